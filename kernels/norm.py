@@ -1,0 +1,24 @@
+"""RMS normalisation (Zhang and Sennrich, 2019), statistics in float32."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Scale each last-dimension vector to unit root mean square, then by `weight`.
+
+    x [..., d] any float dtype; weight [d] of the same dtype. Returns x's shape and dtype.
+    """
+    if x.shape[-1:] != weight.shape:
+        raise ValueError(f"rms_norm: x ends in {x.shape[-1]}, weight has shape {tuple(weight.shape)}")
+    if x.dtype == torch.float32:
+        return F.rms_norm(x, weight.shape, weight, eps)
+    return reference_rms_norm(x, weight, eps)
+
+
+def reference_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """The definition, rounded to x's dtype before the weight as Hugging Face models do."""
+    wide = x.float()
+    scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    return weight * scaled.to(x.dtype)
