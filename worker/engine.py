@@ -1,0 +1,72 @@
+"""The step loop of one replica: plan, run, apply."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from easel.scheduler.local import LocalScheduler
+from easel.scheduler.messages import BlockEvent, CanvasSnapshot, PhasePolicy, ReplicaDigest, ReplicaShape
+from easel.scheduler.request import FinishReason, Request
+from easel.worker.model_info import ModelInfo
+from easel.worker.runner import Runner
+
+
+@dataclass(slots=True)
+class Engine:
+    """One model on one device. Not thread-safe: whoever steps it also submits and cancels."""
+
+    model: ModelInfo
+    shape: ReplicaShape
+    scheduler: LocalScheduler
+    runner: Runner
+    clock: Callable[[], float]  # seconds, monotonic
+    _cancelled: list[str] = field(default_factory=list[str])
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._cancelled) or self.scheduler.has_work
+
+    def submit(self, request: Request) -> None:
+        """Queue a request. Raises RequestTooLong, or InvalidParameter for an id that is running."""
+        self.scheduler.submit(request, self.clock())
+
+    def cancel(self, request_id: str) -> None:
+        """Free the request's slot and pages now; its last event comes with the next step.
+
+        Raises UnknownRequest when it is not here, or has finished.
+        """
+        self.scheduler.cancel(request_id)
+        self._cancelled.append(request_id)
+
+    def set_policy(self, policy: PhasePolicy) -> None:
+        self.scheduler.set_policy(policy, self.clock())
+
+    def step(self) -> list[BlockEvent | CanvasSnapshot]:
+        """One forward, if there is work. Snapshots come before the blocks they led to."""
+        events: list[BlockEvent | CanvasSnapshot] = [_cancellation(request_id) for request_id in self._cancelled]
+        self._cancelled.clear()
+        plan = self.scheduler.plan(self.clock())
+        if plan is None:
+            return events
+        result = self.runner.run(plan)
+        events.extend(result.snapshots)
+        events.extend(self.scheduler.apply(plan, result, self.clock()))
+        return events
+
+    def digest(self, replica_id: str, sequence: int) -> ReplicaDigest:
+        return self.scheduler.digest(replica_id, sequence)
+
+    def check(self) -> None:
+        """Raises BrokenBooks when slots or pages do not balance."""
+        self.scheduler.check()
+
+
+def _cancellation(request_id: str) -> BlockEvent:
+    return BlockEvent(
+        request_id=request_id,
+        block_index=-1,
+        tokens=(),
+        steps=0,
+        mean_entropy=0.0,
+        seconds=0.0,
+        finish=FinishReason.CANCELLED,
+    )

@@ -1,0 +1,68 @@
+"""Errors of the worker. All carry the offending values.
+
+WorkerError
+├── CheckpointError            the model directory cannot be used
+│   ├── MissingFile
+│   ├── UnsupportedArchitecture
+│   ├── UnsafeCheckpoint       pickle weights
+│   └── TensorMismatch         missing, extra or mis-shaped tensor
+└── EngineStopped              the step loop has ended; the replica must be replaced
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class WorkerError(Exception):
+    """Root of the worker's errors."""
+
+
+class CheckpointError(WorkerError):
+    """The model directory cannot be used as it is."""
+
+
+class MissingFile(CheckpointError):
+    """A file every checkpoint needs is not there."""
+
+    def __init__(self, path: Path, purpose: str) -> None:
+        super().__init__(f"{path} is missing: {purpose}. Point Easel at a complete Hugging Face directory.")
+        self.path = path
+        self.purpose = purpose
+
+
+class UnsupportedArchitecture(CheckpointError):
+    """The checkpoint's architecture has no implementation here."""
+
+    def __init__(self, architecture: str, supported: Sequence[str]) -> None:
+        super().__init__(f"architecture {architecture!r} is not supported; supported: {', '.join(supported)}.")
+        self.architecture = architecture
+        self.supported = tuple(supported)
+
+
+class UnsafeCheckpoint(CheckpointError):
+    """Pickle weights can run code when loaded, so they are refused."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is a pickle, which can run code when loaded; convert it to safetensors.")
+        self.path = path
+
+
+class TensorMismatch(CheckpointError):
+    """A tensor is missing, unexpected, or of another shape than the configuration implies."""
+
+    def __init__(self, name: str, expected: str, found: str) -> None:
+        super().__init__(f"tensor {name!r}: expected {expected}, found {found}; check config.json and the weights.")
+        self.name = name
+        self.expected = expected
+        self.found = found
+
+
+class EngineStopped(WorkerError):
+    """The step loop ended with an error; the replica has to be replaced."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the engine has stopped: {reason}. Its requests go on at another replica.")
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["EngineStopped"], tuple[str]]:
+        return type(self), (self.reason,)

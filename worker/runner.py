@@ -1,0 +1,74 @@
+"""Runs a plan: rows to tensors, one forward, one denoising step of every canvas in it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from easel.scheduler.messages import BatchPlan, CanvasResult, CanvasSnapshot, Row, StepResult
+from easel.worker.batch import build_batch
+from easel.worker.denoise import Outcome, denoise
+from easel.worker.kv_cache import KVCache
+from easel.worker.models.decoder import Decoder
+from easel.worker.registers import CanvasRegisters
+
+
+@dataclass(slots=True)
+class Runner:
+    """Owns the device's state; knows nothing of queues or requests."""
+
+    model: Decoder
+    cache: KVCache
+    registers: CanvasRegisters
+    eos_token_ids: Tensor  # [k]  int64
+    clock: Callable[[], float]  # seconds, monotonic
+
+    @torch.inference_mode()
+    def run(self, plan: BatchPlan) -> StepResult:
+        """One forward. Canvases are opened before it; results follow the plan's canvas rows."""
+        started = self.clock()
+        for row in plan.rows:
+            if row.canvas is not None:
+                self.registers.open(row.slot, row.canvas)
+        device = self.registers.tokens.device
+        batch = build_batch(plan, self.registers, self.cache.page_size, self.registers.block_length, device)
+        hidden = self.model.forward(batch, self.cache)
+        canvas_rows = [row for row in plan.rows if not row.kind.writes_pages]
+        if not canvas_rows:
+            return StepResult((), self.clock() - started)
+        slots = [row.slot for row in canvas_rows]
+        outcome = denoise(self.registers, slots, hidden[batch.canvases], self.model.head, self.eos_token_ids)
+        canvases = self._results(canvas_rows, outcome)
+        watched = [row for row in canvas_rows if self.registers.watched[row.slot]]
+        snapshots = tuple(self._snapshot(row) for row in watched)
+        return StepResult(canvases, self.clock() - started, snapshots)
+
+    def _results(self, rows: list[Row], outcome: Outcome) -> tuple[CanvasResult, ...]:
+        done, undecided = outcome.done.tolist(), outcome.undecided.tolist()
+        entropy = outcome.mean_entropy.tolist()
+        steps = self.registers.step[[row.slot for row in rows]].tolist()
+        return tuple(
+            CanvasResult(
+                request_id=row.request_id,
+                slot=row.slot,
+                done=done[i],
+                step=steps[i],
+                undecided=undecided[i],
+                mean_entropy=entropy[i],
+                tokens=tuple(self.registers.tokens[row.slot].tolist()) if done[i] else (),
+            )
+            for i, row in enumerate(rows)
+        )
+
+    def _snapshot(self, row: Row) -> CanvasSnapshot:
+        registers, slot = self.registers, row.slot
+        return CanvasSnapshot(
+            request_id=row.request_id,
+            block_index=int(registers.block_index[slot]),
+            step=int(registers.step[slot]),
+            tokens=tuple(registers.predicted[slot].tolist()),
+            decided=tuple(registers.decided[slot].tolist()),
+            confidence=tuple(registers.confidence[slot].tolist()),
+            first=int(registers.first[slot]),
+        )

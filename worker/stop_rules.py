@@ -1,0 +1,31 @@
+"""When a canvas is finished. The step cap needs no rule: the schedule's quotas end a block within it."""
+
+import torch
+from torch import Tensor
+
+
+def settled_by_entropy(entropy: Tensor, undecided: Tensor, bound: Tensor) -> Tensor:
+    """[c] bool: the undecided positions' mean entropy is below the bound, so all may be decided now.
+
+    entropy [c, block] nats; undecided [c, block]; bound [c], negative where the rule is off.
+    """
+    return mean_entropy(entropy, undecided) < bound
+
+
+def mean_entropy(entropy: Tensor, undecided: Tensor) -> Tensor:
+    """[c] nats, over undecided positions; 0 for a canvas that has none."""
+    total = entropy.masked_fill(~undecided, 0.0).sum(-1)
+    return total / undecided.sum(-1).clamp(min=1)
+
+
+def finished(tokens: Tensor, decided: Tensor, first: Tensor, limit: Tensor, eos_token_ids: Tensor) -> Tensor:
+    """[c] bool: every position that will be read is decided.
+
+    Read are the positions up to the first decided end-of-sequence, or to `limit`. tokens and
+    decided [c, block]; first, limit [c]: the output's part of the canvas is [first, limit).
+    """
+    position = torch.arange(tokens.shape[-1], device=tokens.device)
+    is_end = torch.isin(tokens, eos_token_ids) & decided & (position >= first[:, None])
+    end = torch.where(is_end, position, tokens.shape[-1]).amin(-1)
+    read = position < torch.minimum(end, limit)[:, None]
+    return (decided | ~read).all(-1)
