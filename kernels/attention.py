@@ -36,7 +36,7 @@ class AttentionLayout:
 class AttentionRow:
     """One row: `length` queries after `prefix` tokens held in `pages`."""
 
-    pages: Sequence[int]
+    pages: tuple[int, ...]
     prefix: int
     length: int
     causal: bool = False
@@ -79,7 +79,13 @@ def canvas_attention(
 
 
 def reference_canvas_attention(
-    q: Tensor, k: Tensor, v: Tensor, k_pages: Tensor, v_pages: Tensor, rows: Sequence[AttentionRow], scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    k_pages: Tensor,
+    v_pages: Tensor,
+    rows: Sequence[AttentionRow],
+    scale: float,
 ) -> Tensor:
     """The definition, a row and a head at a time, in float64."""
     out = torch.empty_like(q)
@@ -103,7 +109,12 @@ def reference_canvas_attention(
 
 
 def _attend(
-    group: RowGroup, q: Tensor, fresh: tuple[Tensor, Tensor], pages: tuple[Tensor, Tensor], scale: float, out: Tensor
+    group: RowGroup,
+    q: Tensor,
+    fresh: tuple[Tensor, Tensor],
+    pages: tuple[Tensor, Tensor],
+    scale: float,
+    out: Tensor,
 ) -> None:
     heads, dim = q.shape[1:]
     kv_heads = fresh[0].shape[1]
@@ -145,10 +156,13 @@ def _row_group(rows: Sequence[AttentionRow], start: int, page_size: int, device:
     keys = None
     if padded:
         per_row = padded // page_size
-        # Padding repeats a page of the row's own, so that nothing of another request is touched.
         table = [[*row.pages[:per_row], *row.pages[:1] * (per_row - len(row.pages))] for row in rows]
         first = torch.tensor(table, dtype=torch.int64, device=device) * page_size
-        keys = (first[:, :, None] + torch.arange(page_size, device=device)).flatten()
+        index = (first[:, :, None] + torch.arange(page_size, device=device)).flatten(1)
+        # Padding repeats a token of the row's prefix: a page may hold another time's content after
+        # it, and a masked key still spoils the result when it is not finite.
+        visible = torch.arange(padded, device=device) < prefix[:, None]
+        keys = torch.where(visible, index, index[:, :1]).flatten()
     mask = _mask(prefix, padded, length, causal, device)
     return RowGroup(start=start, rows=len(rows), length=length, keys=keys, mask=mask)
 

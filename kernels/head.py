@@ -31,15 +31,22 @@ class Sampling:
         return Sampling(self.temperature[index], self.top_k[index], self.top_p[index], self.noise[index])
 
 
-def head_stats(hidden: Tensor, weight: Tensor, forbidden: int, sampling: Sampling | None) -> HeadStats:
+def head_stats(
+    hidden: Tensor,
+    weight: Tensor,
+    forbidden: int,
+    sampling: Sampling | None,
+    chunk_elements: int = CHUNK_ELEMENTS,
+) -> HeadStats:
     """Choose a token at each position, never holding all positions' logits at once.
 
     hidden [n, d]; weight [vocabulary, d]; `forbidden` is the mask token, which is never
-    predicted. `sampling` None means greedy everywhere.
+    predicted. `sampling` None means greedy everywhere. `chunk_elements` bounds the logits held
+    at a time, but one position's are always held.
     """
     if hidden.shape[-1] != weight.shape[-1]:
         raise ValueError(f"head_stats: hidden {tuple(hidden.shape)} against weight {tuple(weight.shape)}")
-    chunk = max(1, CHUNK_ELEMENTS // weight.shape[0])
+    chunk = max(1, chunk_elements // weight.shape[0])
     parts: list[HeadStats] = []
     for start in range(0, hidden.shape[0], chunk):
         rows = slice(start, start + chunk)
@@ -71,7 +78,8 @@ def reference_head_stats(hidden: Tensor, weight: Tensor, forbidden: int) -> Head
     logits[:, forbidden] = float("-inf")
     probability = logits.softmax(-1)
     confidence, token = probability.max(-1)
-    return HeadStats(token, confidence.float(), torch.special.entr(probability).sum(-1).float())
+    entropy = -torch.xlogy(probability, probability).sum(-1)
+    return HeadStats(token, confidence.float(), entropy.float())
 
 
 def filtered_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:

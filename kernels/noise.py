@@ -14,12 +14,11 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 
 
 def uniform(seed: Tensor, block: Tensor, step: Tensor, position: Tensor, draw: int) -> Tensor:
-    """One number in (0, 1) per element, float64, of the broadcast shape.
+    """One number in (0, 1) per element, float64, of the tensors' common shape.
 
     seed (up to 63 bits), block, step, position: int64 tensors; `draw` tells apart several
     numbers of the same place.
     """
-    seed, block, step, position = torch.broadcast_tensors(seed, block, step, position)
     counter = (block, step, position, torch.full_like(seed, draw))
     words = philox(counter, (seed & _LOW, (seed >> 32) & _LOW))
     return (words[0].double() + 0.5) * 2.0**-32

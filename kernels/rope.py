@@ -25,7 +25,9 @@ def rotary_table(positions: int, head_dim: int, theta: float, dtype: torch.dtype
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate x [tokens, heads, d] by cos, sin [tokens, 1, d]; returns x's shape."""
     if cos.shape != (x.shape[0], 1, x.shape[2]):
-        raise ValueError(f"apply_rotary: x {tuple(x.shape)} needs angles [tokens, 1, d], got {tuple(cos.shape)}")
+        raise ValueError(
+            f"apply_rotary: x {tuple(x.shape)} needs angles [tokens, 1, d], got {tuple(cos.shape)}"
+        )
     half = x.shape[-1] // 2
     turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
     return x * cos + turned * sin

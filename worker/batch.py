@@ -85,5 +85,7 @@ def _attention_rows(blocks: Sequence[_BlockRow], block_length: int) -> list[Atte
 
 def _page_tokens(blocks: Sequence[_BlockRow], page_size: int, block_length: int) -> list[int]:
     """Page token of each position; a block never straddles pages, which are block-aligned."""
-    firsts = [block.row.pages[block.start // page_size] * page_size + block.start % page_size for block in blocks]
+    firsts = [
+        block.row.pages[block.start // page_size] * page_size + block.start % page_size for block in blocks
+    ]
     return [first + offset for first in firsts for offset in range(block_length)]

@@ -40,14 +40,20 @@ def denoise(
     _update(registers, at, undecided, accepted, stats)
     return Outcome(
         done=finished(
-            registers.tokens[at], registers.decided[at], registers.first[at], registers.limit[at], eos_token_ids
+            registers.tokens[at],
+            registers.decided[at],
+            registers.first[at],
+            registers.limit[at],
+            eos_token_ids,
         ),
         undecided=(~registers.decided[at]).sum(-1),
         mean_entropy=mean_entropy(stats.entropy, undecided),
     )
 
 
-def _head(registers: CanvasRegisters, at: Tensor, hidden: Tensor, head: Tensor, undecided: Tensor) -> HeadStats:
+def _head(
+    registers: CanvasRegisters, at: Tensor, hidden: Tensor, head: Tensor, undecided: Tensor
+) -> HeadStats:
     """Statistics [c, block] each; of decided positions: token 0, confidence 0, entropy 0."""
     row, position = undecided.nonzero(as_tuple=True)
     sampling = _sampling(registers, at, row, position)
@@ -66,7 +72,9 @@ def _sampling(registers: CanvasRegisters, at: Tensor, row: Tensor, position: Ten
     if not bool((registers.temperature[at] > 0).any()):
         return None
     slot = at[row]
-    noise = uniform(registers.seed[slot], registers.block_index[slot], registers.step[slot], position, TOKEN_DRAW)
+    noise = uniform(
+        registers.seed[slot], registers.block_index[slot], registers.step[slot], position, TOKEN_DRAW
+    )
     return Sampling(
         temperature=registers.temperature[slot],
         top_k=registers.top_k[slot],
@@ -91,7 +99,9 @@ def _accepted(
     return accept(rules, view) | (undecided & settled[:, None])
 
 
-def _update(registers: CanvasRegisters, at: Tensor, undecided: Tensor, accepted: Tensor, stats: HeadStats) -> None:
+def _update(
+    registers: CanvasRegisters, at: Tensor, undecided: Tensor, accepted: Tensor, stats: HeadStats
+) -> None:
     registers.tokens[at] = torch.where(accepted, stats.token, registers.tokens[at])
     registers.decided[at] |= accepted
     registers.predicted[at] = torch.where(undecided, stats.token, registers.predicted[at])

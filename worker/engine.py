@@ -42,7 +42,9 @@ class Engine:
 
     def step(self) -> list[BlockEvent | CanvasSnapshot]:
         """One forward, if there is work. Snapshots come before the blocks they led to."""
-        events: list[BlockEvent | CanvasSnapshot] = [_cancellation(request_id) for request_id in self._cancelled]
+        events: list[BlockEvent | CanvasSnapshot] = [
+            _cancellation(request_id) for request_id in self._cancelled
+        ]
         self._cancelled.clear()
         plan = self.scheduler.plan(self.clock())
         if plan is None:

@@ -12,6 +12,7 @@ from easel.scheduler.request import Request
 from easel.worker.engine import Engine
 from easel.worker.errors import EngineStopped
 
+
 @dataclass(frozen=True, slots=True)
 class _Submit:
     request: Request
@@ -106,7 +107,7 @@ class EngineThread:
                 self._digest = engine.digest("", 0)
                 if events:
                     self._callbacks.on_events(events)
-        except Exception as error:  # the owner of the process recovers: it reports unhealthy and is replaced
+        except Exception as error:  # noqa: BLE001 - the process's owner sees the failure and is replaced
             self._failure = error
             self._loaded.set()
             self._callbacks.on_failure(error)

@@ -34,7 +34,9 @@ class UnsupportedArchitecture(CheckpointError):
     """The checkpoint's architecture has no implementation here."""
 
     def __init__(self, architecture: str, supported: Sequence[str]) -> None:
-        super().__init__(f"architecture {architecture!r} is not supported; supported: {', '.join(supported)}.")
+        super().__init__(
+            f"architecture {architecture!r} is not supported; supported: {', '.join(supported)}."
+        )
         self.architecture = architecture
         self.supported = tuple(supported)
 
@@ -51,7 +53,9 @@ class TensorMismatch(CheckpointError):
     """A tensor is missing, unexpected, or of another shape than the configuration implies."""
 
     def __init__(self, name: str, expected: str, found: str) -> None:
-        super().__init__(f"tensor {name!r}: expected {expected}, found {found}; check config.json and the weights.")
+        super().__init__(
+            f"tensor {name!r}: expected {expected}, found {found}; check config.json and the weights."
+        )
         self.name = name
         self.expected = expected
         self.found = found

@@ -31,7 +31,9 @@ class KVCache:
     @classmethod
     def allocate(cls, shape: KVCacheShape, dtype: torch.dtype, device: torch.device) -> "KVCache":
         size = (shape.layers, shape.pages, shape.page_size, shape.kv_heads, shape.head_dim)
-        return cls(torch.zeros(size, dtype=dtype, device=device), torch.zeros(size, dtype=dtype, device=device))
+        return cls(
+            torch.zeros(size, dtype=dtype, device=device), torch.zeros(size, dtype=dtype, device=device)
+        )
 
     @property
     def page_size(self) -> int:

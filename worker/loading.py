@@ -49,7 +49,9 @@ def load_engine(
 def _replica_shape(info: ModelInfo, config: EngineConfig) -> ReplicaShape:
     page_size = config.page_size or info.block_length
     if page_size % info.block_length:
-        raise WorkerError(f"page_size {page_size} must be a multiple of the block length {info.block_length}.")
+        raise WorkerError(
+            f"page_size {page_size} must be a multiple of the block length {info.block_length}."
+        )
     return ReplicaShape(
         slots=config.slots,
         pages=config.pages,

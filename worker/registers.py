@@ -17,7 +17,9 @@ class CanvasRegisters:
     tokens: Tensor  # [slots, block]  int64    what the next step reads; undecided positions hold the mask
     decided: Tensor  # [slots, block]  bool     positions the commit rule has accepted
     predicted: Tensor  # [slots, block]  int64    the last step's choice, decided or not
-    confidence: Tensor  # [slots, block]  float32  probability of `predicted`; of a decided token, when accepted
+    confidence: (
+        Tensor  # [slots, block]  float32  probability of `predicted`; of a decided token, when accepted
+    )
     step: Tensor  # [slots]  int64  denoising steps taken on this block
     first: Tensor  # [slots]  int64  positions before it belong to the prompt
     limit: Tensor  # [slots]  int64  positions from it on lie beyond max_tokens
@@ -35,7 +37,9 @@ class CanvasRegisters:
     mask_token_id: int
 
     @classmethod
-    def allocate(cls, slots: int, block_length: int, mask_token_id: int, device: torch.device) -> "CanvasRegisters":
+    def allocate(
+        cls, slots: int, block_length: int, mask_token_id: int, device: torch.device
+    ) -> "CanvasRegisters":
         def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
             return torch.zeros(slots, *shape, dtype=dtype, device=device)
 

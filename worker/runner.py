@@ -45,9 +45,10 @@ class Runner:
         return StepResult(canvases, self.clock() - started, snapshots)
 
     def _results(self, rows: list[Row], outcome: Outcome) -> tuple[CanvasResult, ...]:
-        done, undecided = outcome.done.tolist(), outcome.undecided.tolist()
-        entropy = outcome.mean_entropy.tolist()
-        steps = self.registers.step[[row.slot for row in rows]].tolist()
+        done: list[bool] = outcome.done.tolist()
+        undecided: list[int] = outcome.undecided.tolist()
+        entropy: list[float] = outcome.mean_entropy.tolist()
+        steps: list[int] = self.registers.step[[row.slot for row in rows]].tolist()
         return tuple(
             CanvasResult(
                 request_id=row.request_id,
@@ -56,19 +57,26 @@ class Runner:
                 step=steps[i],
                 undecided=undecided[i],
                 mean_entropy=entropy[i],
-                tokens=tuple(self.registers.tokens[row.slot].tolist()) if done[i] else (),
+                tokens=self._block(row.slot) if done[i] else (),
             )
             for i, row in enumerate(rows)
         )
 
+    def _block(self, slot: int) -> tuple[int, ...]:
+        tokens: list[int] = self.registers.tokens[slot].tolist()
+        return tuple(tokens)
+
     def _snapshot(self, row: Row) -> CanvasSnapshot:
         registers, slot = self.registers, row.slot
+        predicted: list[int] = registers.predicted[slot].tolist()
+        decided: list[bool] = registers.decided[slot].tolist()
+        confidence: list[float] = registers.confidence[slot].tolist()
         return CanvasSnapshot(
             request_id=row.request_id,
             block_index=int(registers.block_index[slot]),
             step=int(registers.step[slot]),
-            tokens=tuple(registers.predicted[slot].tolist()),
-            decided=tuple(registers.decided[slot].tolist()),
-            confidence=tuple(registers.confidence[slot].tolist()),
+            tokens=tuple(predicted),
+            decided=tuple(decided),
+            confidence=tuple(confidence),
             first=int(registers.first[slot]),
         )

@@ -25,6 +25,9 @@ def step_quotas(block_length: int, steps: int, schedule: Schedule) -> tuple[int,
 
 def _cosine_shares(block_length: int, steps: int) -> list[int]:
     """Masked share after step s of S is cos(π/2 · (s + 1)/S)."""
-    decided = [block_length - math.floor(block_length * math.cos(math.pi / 2 * (s + 1) / steps)) for s in range(steps)]
+    decided = [
+        block_length - math.floor(block_length * math.cos(math.pi / 2 * (s + 1) / steps))
+        for s in range(steps)
+    ]
     decided[-1] = block_length
     return [now - before for now, before in zip(decided, [0, *decided], strict=False)]

@@ -54,7 +54,7 @@ def _decoder_config(config: dict[str, Any]) -> DecoderConfig:
 
 def _rope_theta(config: dict[str, Any]) -> float:
     """transformers 5 writes the angle base under `rope_parameters`, earlier versions at the top."""
-    parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    parameters: dict[str, Any] = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = parameters.get("rope_type", "default")
     if kind != "default":
         raise CheckpointError(f"rope_type {kind!r} is not supported; only the default one is.")
@@ -62,7 +62,11 @@ def _rope_theta(config: dict[str, Any]) -> float:
 
 
 def _refuse_unsupported(config: dict[str, Any]) -> None:
-    refused = {"attention_bias": (False, None), "use_sliding_window": (False, None), "hidden_act": ("silu", None)}
+    refused = {
+        "attention_bias": (False, None),
+        "use_sliding_window": (False, None),
+        "hidden_act": ("silu", None),
+    }
     for field, allowed in refused.items():
         if config.get(field) not in allowed:
             raise CheckpointError(f"{field}={config[field]!r} is not supported; it must be {allowed[0]!r}.")

@@ -64,9 +64,10 @@ class Decoder:
     ) -> Tensor:
         config = self.config
         heads = F.linear(h, layer.qkv).view(h.shape[0], -1, config.head_dim)
-        q, k, v = heads.split((config.heads, config.kv_heads, config.kv_heads), dim=1)
-        q = apply_rotary(rms_norm(q, layer.q_norm, config.rms_norm_eps), *angles)
-        k = apply_rotary(rms_norm(k, layer.k_norm, config.rms_norm_eps), *angles)
+        queries, values = config.heads, config.heads + config.kv_heads  # where k and v start
+        q = apply_rotary(rms_norm(heads[:, :queries], layer.q_norm, config.rms_norm_eps), *angles)
+        k = apply_rotary(rms_norm(heads[:, queries:values], layer.k_norm, config.rms_norm_eps), *angles)
+        v = heads[:, values:]
         if batch.written.numel():
             cache.write(index, batch.written_to, k[batch.written], v[batch.written])
         scale = config.head_dim**-0.5
