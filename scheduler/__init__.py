@@ -1,0 +1,1 @@
+"""Scheduling of block-diffusion work: pure Python, standard library only."""

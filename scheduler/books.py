@@ -1,0 +1,97 @@
+"""Who holds what on one replica: slots, pages and the prefix cache, moved together."""
+
+from collections.abc import Iterable
+
+from easel.scheduler.errors import BrokenBooks
+from easel.scheduler.life import RequestState
+from easel.scheduler.messages import ReplicaShape
+from easel.scheduler.pages import PagePool
+from easel.scheduler.prefix_cache import PrefixCache, page_hash, salt_of
+from easel.scheduler.slots import SlotTable
+
+
+class Books:
+    """Lets requests in, gives them pages, and takes everything back when they leave."""
+
+    def __init__(self, shape: ReplicaShape) -> None:
+        self.shape = shape
+        self.slots = SlotTable(shape.slots)
+        self.cache = PrefixCache()
+        self.pool = PagePool(shape.pages, forget=self.cache.forget)
+
+    def admit(self, state: RequestState, now: float) -> bool:
+        """Gives a waiting request a slot, the cached pages of its prefix, and a promise of the rest.
+
+        False, with nothing changed, when there is no slot or the pages it may come to need
+        could not all be had.
+        """
+        if not self.slots.free:
+            return False
+        matched = self.cache.match(state.chain)
+        idle = sum(1 for page in matched if self.pool.references(page) == 0)
+        missing = state.pages_needed - len(matched)
+        if missing + idle > self.pool.available:
+            return False
+        for page in matched:
+            self.pool.share(page)
+        self.pool.reserve(missing)
+        state.promised = missing
+        state.pages = matched
+        state.page_table = tuple(matched)
+        state.named = len(matched)
+        state.written = state.cached_tokens = len(matched) * self.shape.page_size
+        state.admitted_at = state.prefilled_at = now
+        self.slots.take(state)
+        return True
+
+    def extend(self, state: RequestState, end: int) -> None:
+        """Gives the request pages for all positions before `end`, out of its promise."""
+        missing = -(-end // self.shape.page_size) - len(state.pages)
+        if missing <= 0:
+            return
+        if missing > state.promised:
+            raise BrokenBooks(f"request {state.request_id!r} needs more pages than it was promised")
+        state.promised -= missing
+        state.pages.extend(self.pool.allocate() for _ in range(missing))
+        state.page_table = tuple(state.pages)
+
+    def wrote(self, state: RequestState, end: int) -> None:
+        """Positions before `end` are in pages now; pages that became full are offered to the cache."""
+        size = self.shape.page_size
+        state.written = end
+        for index in range(state.named, end // size):
+            if index == len(state.chain):
+                parent = state.chain[-1] if state.chain else salt_of(state.request.tenant)
+                state.chain.append(page_hash(parent, state.tokens[index * size : (index + 1) * size]))
+            page = state.pages[index]
+            if self.cache.insert(state.chain[index], page):
+                self.pool.keep(page)
+            state.named = index + 1
+
+    def leave(self, state: RequestState) -> None:
+        """Takes back the slot, the pages and the promise."""
+        self.slots.give_back(state)
+        self.pool.unreserve(state.promised)
+        state.promised = 0
+        # Last page first: the cache then evicts the ends of chains before their beginnings.
+        for page in reversed(state.pages):
+            self.pool.release(page)
+        state.pages = []
+        state.page_table = ()
+
+    def check(self, states: Iterable[RequestState]) -> None:
+        """Raises BrokenBooks unless slots, pages, promises and references balance over `states`."""
+        self.slots.check()
+        self.pool.check()
+        self.cache.check()
+        references = [0] * self.pool.capacity
+        promised = 0
+        for state in states:
+            promised += state.promised
+            for page in state.pages:
+                references[page] += 1
+        if promised != self.pool.reserved:
+            raise BrokenBooks(f"{promised} pages are promised and {self.pool.reserved} reserved")
+        for page, count in enumerate(references):
+            if count != self.pool.references(page):
+                raise BrokenBooks(f"page {page} has {self.pool.references(page)} references, {count} held")

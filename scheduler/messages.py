@@ -1,0 +1,199 @@
+"""Frozen messages: what crosses from plan to run to apply, and from process to process.
+
+All times are seconds of the sender's monotonic clock unless a field says otherwise.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from easel.scheduler.phase import Phase, RowKind
+from easel.scheduler.request import DiffusionParams, FinishReason, Request, SamplingParams
+
+
+class RefreshOrder(StrEnum):
+    """In which order waiting refresh work is considered."""
+
+    SLACK = "slack"  # least time to spare first
+    ARRIVAL = "arrival"
+
+
+@dataclass(frozen=True, slots=True)
+class CanvasSpec:
+    """All a runner needs to open a canvas in a slot; nothing of the slot's past survives it."""
+
+    block_index: int  # 0-based among the request's output blocks; keys the noise
+    known: tuple[int, ...]  # the prompt's incomplete last block; decided from the start
+    limit: int  # canvas positions that matter, `known` included; the rest lies beyond max_tokens
+    sampling: SamplingParams
+    diffusion: DiffusionParams
+    snapshots: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a forward: `length` positions of a request, from absolute position `start`.
+
+    PREFILL and COMMIT rows carry the `tokens` they write, OPEN rows the `canvas` to open.
+    REUSE rows carry neither: the registers hold the canvas.
+    """
+
+    kind: RowKind
+    request_id: str
+    slot: int
+    start: int  # absolute position of the first query
+    length: int  # queries; a multiple of the block length
+    pages: tuple[int, ...]  # page table; covers [0, end) for write rows, [0, start) for canvas rows
+    tokens: tuple[int, ...] = ()
+    canvas: CanvasSpec | None = None
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+    @property
+    def pairs(self) -> int:
+        """Query-key pairs, counting every query as seeing all keys up to the row's end."""
+        return self.length * self.end
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """One forward's worth of work. Write rows come before canvas rows."""
+
+    rows: tuple[Row, ...]
+    predicted_seconds: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        return sum(row.length for row in self.rows)
+
+    def tokens_of(self, phase: Phase) -> int:
+        return sum(row.length for row in self.rows if row.kind.phase is phase)
+
+
+@dataclass(frozen=True, slots=True)
+class CanvasResult:
+    """What one canvas row came to. `tokens` is the block, prompt part included, once `done`."""
+
+    request_id: str
+    slot: int
+    done: bool
+    step: int  # denoising steps taken on this block so far
+    undecided: int  # positions still open
+    mean_entropy: float  # nats, over the positions that were undecided before the step
+    tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CanvasSnapshot:
+    """The canvas after one step, for clients that draw it. Lists are as long as the block."""
+
+    request_id: str
+    block_index: int
+    step: int
+    tokens: tuple[int, ...]
+    decided: tuple[bool, ...]
+    confidence: tuple[float, ...]  # probability of the token shown; 1 for the prompt's part
+    first: int  # positions before this one belong to the prompt
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one forward came to, in the order of the plan's canvas rows."""
+
+    canvases: tuple[CanvasResult, ...]
+    seconds: float
+    snapshots: tuple[CanvasSnapshot, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BlockEvent:
+    """A finished block, or the end of a request. Emitted once per block, in order."""
+
+    request_id: str
+    block_index: int  # 0-based among the request's output blocks; stable when resumed
+    tokens: tuple[int, ...]  # new output tokens; nothing of the prompt, nothing from end-of-sequence on
+    steps: int
+    mean_entropy: float
+    seconds: float  # from the canvas's opening to its last step
+    finish: FinishReason | None = None
+    cached_tokens: int = 0  # prefix tokens found in the cache at admission
+    queue_seconds: float = 0.0  # from submission to a slot
+    prefill_seconds: float = 0.0  # from the slot to the first canvas
+
+
+@dataclass(frozen=True, slots=True)
+class CostCoefficients:
+    """seconds = constant + per_token·tokens + per_pair·Σ(queries × keys) + per_head_row·head rows."""
+
+    constant: float
+    per_token: float
+    per_pair: float
+    per_head_row: float
+
+
+@dataclass(frozen=True, slots=True)
+class PhasePolicy:
+    """What the central scheduler tells a replica. Stale after `time_to_live` seconds."""
+
+    epoch: int = 0
+    time_to_live: float = 5.0
+    target_seconds: float = 0.050  # predicted cost a step should stay near
+    refresh_tokens: int = 512  # most refresh tokens in one step
+    opens_per_step: int = 8  # newcomers' canvases opened in one step, at most
+    order: RefreshOrder = RefreshOrder.SLACK
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaDigest:
+    """A replica's state as the central scheduler sees it, sent 10–20 times a second."""
+
+    replica_id: str
+    sequence: int  # grows by one with each digest of this replica's process
+    slots: int
+    slots_used: int
+    pages: int
+    pages_available: int  # free or evictable, less what running requests have reserved
+    page_size: int
+    block_length: int
+    waiting: int  # submitted, no slot yet
+    waiting_prefill_tokens: int  # still to prefill, of waiting and prefilling requests
+    active: tuple[str, ...]  # request ids that are waiting or running here
+    steps_per_block: float  # running mean
+    step_seconds: float  # running mean
+    cost: CostCoefficients
+    refresh_tokens: int  # done since start
+    reuse_tokens: int
+    steps: int
+    blocks: int
+    committed_tokens: int
+    policy_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a request runs, and the fencing epoch under which its owner may write."""
+
+    request_id: str
+    replica_id: str
+    lease_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaShape:
+    """The fixed limits of one replica, known once its model is loaded."""
+
+    slots: int
+    pages: int
+    page_size: int  # tokens; a multiple of block_length
+    block_length: int
+    max_model_tokens: int  # prompt + output of one request
+    eos_token_ids: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationTask:
+    """What a gateway hands to a worker replica: the request and the lease it runs under."""
+
+    request: Request
+    lease_epoch: int

@@ -1,0 +1,108 @@
+"""A request and the parameters that decide how its canvases settle."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from easel.scheduler.errors import InvalidParameter
+
+MAX_SEED = 2**63 - 1
+
+
+class CommitRule(StrEnum):
+    """Which undecided positions a denoising step decides."""
+
+    CONFIDENCE_THRESHOLD = "confidence_threshold"
+    STATIC_SCHEDULE = "static_schedule"
+    ENTROPY_BOUND = "entropy_bound"
+
+
+class Schedule(StrEnum):
+    """How a block's positions are spread over its steps."""
+
+    LINEAR = "linear"
+    COSINE = "cosine"
+
+
+class FinishReason(StrEnum):
+    """Why a request ended."""
+
+    STOP = "stop"  # end-of-sequence was decided
+    LENGTH = "length"  # max_tokens reached
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How a token is drawn at one position; temperature 0 is greedy."""
+
+    max_tokens: int = 256  # output tokens, prompt excluded
+    temperature: float = 0.0
+    top_k: int = 0  # 0: off
+    top_p: float = 1.0  # 1: off
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
+        _require(0.0 <= self.temperature <= 10.0, "temperature", self.temperature, "between 0 and 10")
+        _require(self.top_k >= 0, "top_k", self.top_k, "0 (off) or more")
+        _require(0.0 < self.top_p <= 1.0, "top_p", self.top_p, "above 0 and at most 1")
+        _require(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"between 0 and {MAX_SEED}")
+
+
+@dataclass(frozen=True, slots=True)
+class DiffusionParams:
+    """How a canvas is denoised: the quality and latency dial.
+
+    `steps` caps the denoising steps of one block. A step decides at least the schedule's
+    share of the block, so a block is always finished within its steps.
+    """
+
+    steps: int = 32
+    commit_rule: CommitRule = CommitRule.CONFIDENCE_THRESHOLD
+    threshold: float = 0.9  # CONFIDENCE_THRESHOLD: decide every position with p above it
+    entropy_bound: float = 0.35  # ENTROPY_BOUND: nats, summed over the positions decided in a step
+    schedule: Schedule = Schedule.LINEAR
+    stop_entropy: float | None = None  # nats; finish the block when the mean of undecided ones is below
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 1, "steps", self.steps, "at least 1")
+        _require(0.0 <= self.threshold <= 1.0, "threshold", self.threshold, "between 0 and 1")
+        _require(self.entropy_bound >= 0.0, "entropy_bound", self.entropy_bound, "0 or more nats")
+        if self.stop_entropy is not None:
+            _require(self.stop_entropy >= 0.0, "stop_entropy", self.stop_entropy, "0 or more nats")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One generation. `committed` holds output tokens of blocks finished before, when it is resumed.
+
+    `prompt + committed` must end on a block boundary unless `committed` is empty: only whole
+    blocks are ever resumed.
+    """
+
+    request_id: str
+    prompt: tuple[int, ...]
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    diffusion: DiffusionParams = field(default_factory=DiffusionParams)
+    committed: tuple[int, ...] = ()
+    tenant: str = ""  # salts the prefix cache; tenants never share pages
+    priority: int = 0  # lower runs sooner
+    snapshots: bool = False  # also report the canvas after every step
+
+    def __post_init__(self) -> None:
+        _require(len(self.prompt) > 0, "prompt", self.prompt, "at least one token")
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """Prompt and blocks that were committed before this request was (re)submitted."""
+        return self.prompt + self.committed
+
+    @property
+    def total_tokens(self) -> int:
+        """The longest this request can become, in tokens."""
+        return len(self.prompt) + self.sampling.max_tokens
+
+
+def _require(condition: bool, name: str, value: object, expected: str) -> None:
+    if not condition:
+        raise InvalidParameter(name, value, expected)

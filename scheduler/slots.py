@@ -1,0 +1,81 @@
+"""Who holds a slot, by stage, kept up to date so that no step has to look for anything."""
+
+from dataclasses import dataclass, field
+
+from easel.scheduler.cost import Workload
+from easel.scheduler.errors import BrokenBooks
+from easel.scheduler.life import RequestState, Stage
+from easel.scheduler.messages import Row
+
+
+@dataclass(slots=True)
+class SlotTable:
+    """Slots of one replica. The dicts are keyed by request id and keep the order of entry."""
+
+    capacity: int
+    free: list[int] = field(init=False)
+    prefilling: dict[str, RequestState] = field(default_factory=dict[str, RequestState])
+    denoising: dict[str, RequestState] = field(default_factory=dict[str, RequestState])
+    finished: dict[str, RequestState] = field(default_factory=dict[str, RequestState])
+    reuse_rows: dict[str, Row] = field(default_factory=dict[str, Row])  # of all that are denoising
+    reuse_load: Workload = field(default_factory=Workload)  # of those rows
+
+    def __post_init__(self) -> None:
+        self.free = list(range(self.capacity - 1, -1, -1))
+
+    @property
+    def used(self) -> int:
+        return self.capacity - len(self.free)
+
+    @property
+    def running(self) -> int:
+        """Requests that have a canvas, or have just finished one and open the next."""
+        return len(self.denoising) + len(self.finished)
+
+    def take(self, state: RequestState) -> None:
+        """Gives a waiting request a free slot."""
+        state.slot = self.free.pop()
+        state.stage = Stage.PREFILLING
+        self.prefilling[state.request_id] = state
+
+    def canvas_opened(self, state: RequestState) -> None:
+        """From the next step on the request's canvas takes part in every step."""
+        self.prefilling.pop(state.request_id, None)
+        self.finished.pop(state.request_id, None)
+        state.stage = Stage.DENOISING
+        row = state.reuse_row()
+        self.denoising[state.request_id] = state
+        self.reuse_rows[state.request_id] = row
+        self.reuse_load.add(row)
+
+    def block_finished(self, state: RequestState) -> None:
+        """The canvas is done and another one follows."""
+        self._stop_denoising(state)
+        self.finished[state.request_id] = state
+
+    def give_back(self, state: RequestState) -> None:
+        """The request leaves its slot."""
+        if state.slot is None:
+            raise BrokenBooks(f"request {state.request_id!r} left a slot it does not hold")
+        self._stop_denoising(state)
+        self.prefilling.pop(state.request_id, None)
+        self.finished.pop(state.request_id, None)
+        self.free.append(state.slot)
+        state.slot = None
+
+    def check(self) -> None:
+        """Raises BrokenBooks unless every slot is free or held once, and the sums are right."""
+        holders = [*self.prefilling.values(), *self.denoising.values(), *self.finished.values()]
+        slots = self.free + [state.slot for state in holders if state.slot is not None]
+        if sorted(slots) != list(range(self.capacity)):
+            raise BrokenBooks(f"slots {sorted(slots)} are free or held, of {self.capacity}")
+        if self.reuse_rows.keys() != self.denoising.keys():
+            raise BrokenBooks("reuse rows and denoising requests disagree")
+        if Workload.of(self.reuse_rows.values()) != self.reuse_load:
+            raise BrokenBooks("the reuse rows' sums are wrong")
+
+    def _stop_denoising(self, state: RequestState) -> None:
+        row = self.reuse_rows.pop(state.request_id, None)
+        if row is not None:
+            self.reuse_load.remove(row)
+            del self.denoising[state.request_id]

@@ -1,0 +1,50 @@
+"""Counts and running means of one replica, for its digests and metrics."""
+
+from dataclasses import dataclass
+
+from easel.scheduler.cost import Workload
+
+STEP_MEMORY = 0.98  # about the last 50 steps
+BLOCK_MEMORY = 0.95  # about the last 20 blocks
+
+
+@dataclass(slots=True)
+class RunningMean:
+    """Exponentially weighted mean that starts at its first value."""
+
+    memory: float
+    value: float = 0.0
+    empty: bool = True
+
+    def add(self, value: float) -> None:
+        memory = 0.0 if self.empty else self.memory
+        self.value = memory * self.value + (1.0 - memory) * value
+        self.empty = False
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a replica has done since it started."""
+
+    steps: int
+    refresh_tokens: int
+    reuse_tokens: int
+    blocks: int
+    committed_tokens: int  # output tokens of finished blocks
+    step_seconds: RunningMean
+    steps_per_block: RunningMean
+
+    @staticmethod
+    def zero() -> "Totals":
+        return Totals(0, 0, 0, 0, 0, RunningMean(STEP_MEMORY), RunningMean(BLOCK_MEMORY))
+
+    def add_step(self, load: Workload, seconds: float) -> None:
+        self.steps += 1
+        self.refresh_tokens += load.tokens - load.reuse_tokens
+        self.reuse_tokens += load.reuse_tokens
+        self.step_seconds.add(seconds)
+
+    def add_block(self, steps: int, tokens: int) -> None:
+        self.blocks += 1
+        self.committed_tokens += tokens
+        self.steps_per_block.add(float(steps))

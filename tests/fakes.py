@@ -1,0 +1,197 @@
+"""Fakes shared by tests: a runner that needs no model, and a replica built on it."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from random import Random
+
+from easel.scheduler.compose import ComposePolicy
+from easel.scheduler.cost import CostModel
+from easel.scheduler.local import LocalScheduler
+from easel.scheduler.messages import (
+    BatchPlan,
+    BlockEvent,
+    CanvasResult,
+    CostCoefficients,
+    PhasePolicy,
+    ReplicaDigest,
+    ReplicaShape,
+    Row,
+    StepResult,
+)
+from easel.scheduler.phase import RowKind
+from easel.scheduler.request import Request, SamplingParams
+
+EOS = 1
+FIRST_TOKEN = 10  # smaller ids mean something
+
+
+def shape(slots: int = 4, pages: int = 64, page_size: int = 8, block: int = 4) -> ReplicaShape:
+    return ReplicaShape(slots, pages, page_size, block, max_model_tokens=4096, eos_token_ids=frozenset({EOS}))
+
+
+def request(
+    name: str, prompt: int | tuple[int, ...] = 6, max_tokens: int = 12, *, tenant: str = "", priority: int = 0
+) -> Request:
+    """A request; a prompt given as a length gets tokens of its own."""
+    if isinstance(prompt, int):
+        draw = Random(name)
+        prompt = tuple(draw.randrange(FIRST_TOKEN, 1000) for _ in range(prompt))
+    return Request(name, prompt, SamplingParams(max_tokens=max_tokens), tenant=tenant, priority=priority)
+
+
+def digest(
+    replica_id: str, sequence: int = 1, active: tuple[str, ...] = (), pages_available: int = 400
+) -> ReplicaDigest:
+    """The digest of a replica with 4 slots and 400 pages of 8 tokens."""
+    return ReplicaDigest(
+        replica_id=replica_id,
+        sequence=sequence,
+        slots=4,
+        slots_used=min(4, len(active)),
+        pages=400,
+        pages_available=pages_available,
+        page_size=8,
+        block_length=4,
+        waiting=max(0, len(active) - 4),
+        waiting_prefill_tokens=0,
+        active=active,
+        steps_per_block=4.0,
+        step_seconds=0.01,
+        cost=CostCoefficients(5e-3, 1e-4, 1e-9, 1e-5),
+        refresh_tokens=0,
+        reuse_tokens=0,
+        steps=0,
+        blocks=0,
+        committed_tokens=0,
+        policy_epoch=0,
+    )
+
+
+@dataclass(slots=True)
+class FakeRunner:
+    """Answers plans as a model would, and checks what a runner may rely on.
+
+    A block takes `min_steps` to `max_steps` steps. Its tokens follow from the request and the
+    block's index alone, so they are the same whatever else runs. With `eos_share` above 0 that
+    share of blocks contains an end-of-sequence.
+    """
+
+    block: int
+    page_size: int
+    min_steps: int = 1
+    max_steps: int = 4
+    eos_share: float = 0.0
+    cost: CostCoefficients = field(default_factory=lambda: CostCoefficients(1e-3, 1e-5, 1e-9, 1e-6))
+    pages: dict[int, tuple[int, ...]] = field(default_factory=dict[int, tuple[int, ...]])
+    canvases: dict[int, tuple[Row, int, int]] = field(default_factory=dict[int, tuple[Row, int, int]])
+
+    def run(self, plan: BatchPlan) -> StepResult:
+        kinds = [row.kind.writes_pages for row in plan.rows]
+        assert kinds == sorted(kinds, reverse=True), "write rows come before canvas rows"
+        rows = Counter((row.request_id, row.kind) for row in plan.rows)
+        assert max(rows.values()) == 1, "a request has at most one row of a kind"
+        results: list[CanvasResult] = []
+        for row in plan.rows:
+            assert row.start % self.block == 0
+            assert row.length % self.block == 0
+            if row.kind.writes_pages:
+                self._write(row)
+            else:
+                assert len(row.pages) * self.page_size >= row.start
+                results.append(self._denoise(row))
+        return StepResult(tuple(results), CostModel(self.cost).of(plan.rows))
+
+    def prefix_of(self, row: Row) -> tuple[int, ...]:
+        """What the row's page table holds before the row's start."""
+        held = tuple(token for page in row.pages for token in self.pages.get(page, ()))
+        return held[: row.start]
+
+    def _write(self, row: Row) -> None:
+        assert len(row.tokens) == row.length
+        for offset, token in enumerate(row.tokens):
+            index, place = divmod(row.start + offset, self.page_size)
+            before = self.pages.get(row.pages[index], ())[:place]
+            assert len(before) == place, "a page is written from its beginning"
+            self.pages[row.pages[index]] = (*before, token)
+
+    def _denoise(self, row: Row) -> CanvasResult:
+        if row.kind is RowKind.OPEN:
+            assert row.canvas is not None
+            draw = Random(f"{row.request_id}/{row.canvas.block_index}/steps")
+            self.canvases[row.slot] = (row, 0, draw.randint(self.min_steps, self.max_steps))
+        opened, step, steps = self.canvases[row.slot]
+        assert (opened.request_id, opened.start) == (row.request_id, row.start)
+        step += 1
+        self.canvases[row.slot] = (opened, step, steps)
+        if step < steps:
+            return CanvasResult(row.request_id, row.slot, False, step, self.block, 1.0)
+        return CanvasResult(row.request_id, row.slot, True, step, 0, 1.0, self._block_of(opened))
+
+    def _block_of(self, opened: Row) -> tuple[int, ...]:
+        assert opened.canvas is not None
+        draw = Random(f"{opened.request_id}/{opened.canvas.block_index}/tokens")
+        tokens = [draw.randrange(FIRST_TOKEN, 1000) for _ in range(self.block)]
+        if draw.random() < self.eos_share:
+            tokens[draw.randrange(self.block)] = EOS
+        known = opened.canvas.known
+        return (*known, *tokens[len(known) :])
+
+
+class FakeReplica:
+    """A LocalScheduler driven by a FakeRunner on a clock of its own. Books are checked every step."""
+
+    def __init__(
+        self,
+        shape: ReplicaShape,
+        compose_policy: ComposePolicy = ComposePolicy.BALANCED,
+        policy: PhasePolicy | None = None,
+        *,
+        min_steps: int = 1,
+        max_steps: int = 4,
+        eos_share: float = 0.0,
+    ) -> None:
+        self.runner = FakeRunner(shape.block_length, shape.page_size, min_steps, max_steps, eos_share)
+        self.scheduler = LocalScheduler(
+            shape, compose_policy=compose_policy, cost=CostModel(self.runner.cost), policy=policy
+        )
+        self.now = 0.0
+        self.plans: list[BatchPlan] = []
+        self.events: dict[str, list[BlockEvent]] = {}
+        self._texts: dict[str, tuple[int, ...]] = {}  # prefix and output so far, by request id
+
+    def submit(self, request: Request) -> None:
+        self.scheduler.submit(request, self.now)
+        self.events[request.request_id] = []
+        self._texts[request.request_id] = request.prefix
+
+    def step(self) -> BatchPlan | None:
+        """Plans, runs and applies one step."""
+        plan = self.scheduler.plan(self.now)
+        if plan is None:
+            return None
+        self.finish(plan)
+        return plan
+
+    def finish(self, plan: BatchPlan) -> None:
+        """Runs and applies a plan made before; every canvas must see its own request's prefix."""
+        result = self.runner.run(plan)
+        for row in plan.rows:
+            if not row.kind.writes_pages:
+                assert self.runner.prefix_of(row) == self._texts[row.request_id][: row.start]
+        self.now += result.seconds
+        for event in self.scheduler.apply(plan, result, self.now):
+            self.events[event.request_id].append(event)
+            self._texts[event.request_id] += event.tokens
+        self.plans.append(plan)
+        self.scheduler.check()
+
+    def drain(self, limit: int = 10_000) -> list[BatchPlan]:
+        """Steps until there is no work; fails when that takes more than `limit` steps."""
+        first = len(self.plans)
+        while self.scheduler.has_work:
+            assert self.step() is not None, "work is left and nothing is planned"
+            assert len(self.plans) - first <= limit, "the work does not come to an end"
+        return self.plans[first:]
+
+    def output(self, request_id: str) -> tuple[int, ...]:
+        return tuple(token for event in self.events[request_id] for token in event.tokens)

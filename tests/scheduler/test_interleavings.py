@@ -1,0 +1,120 @@
+"""Whatever order things happen in, nothing leaks, nothing waits for ever, outputs are the same."""
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from easel.scheduler.compose import ComposePolicy
+from easel.scheduler.messages import BatchPlan, PhasePolicy
+from easel.scheduler.request import Request, SamplingParams
+from tests.fakes import FakeReplica, shape
+
+SHARED = tuple(range(20, 84))  # prompts are cut from here, so that many share pages
+EOS_SHARE = 0.15
+
+
+class Interleavings(RuleBasedStateMachine):
+    """Requests come, run, are cancelled between any two moments, and end, on too few pages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.replica = FakeReplica(shape())
+        self.pending: BatchPlan | None = None
+        self.cancelled: set[str] = set()
+        self.requests: dict[str, Request] = {}
+
+    @initialize(
+        compose=st.sampled_from(ComposePolicy),
+        slots=st.integers(1, 4),
+        pages=st.integers(12, 30),
+        seconds=st.sampled_from([0.0, 0.0012, 0.05]),
+        refresh=st.sampled_from([4, 24, 512]),
+    )
+    def start(self, compose: ComposePolicy, slots: int, pages: int, seconds: float, refresh: int) -> None:
+        policy = PhasePolicy(target_seconds=seconds, refresh_tokens=refresh, opens_per_step=2)
+        self.replica = FakeReplica(shape(slots, pages), compose, policy, eos_share=EOS_SHARE)
+
+    @rule(
+        prompt=st.integers(1, 64),
+        own=st.integers(0, 3),
+        max_tokens=st.integers(1, 24),
+        tenant=st.sampled_from(["", "other"]),
+        priority=st.integers(0, 1),
+    )
+    def submit(self, prompt: int, own: int, max_tokens: int, tenant: str, priority: int) -> None:
+        name = f"r{len(self.requests)}"
+        tokens = (*SHARED[:prompt], *([100 + own] * own))
+        request = Request(name, tokens, SamplingParams(max_tokens), tenant=tenant, priority=priority)
+        self.replica.submit(request)
+        self.requests[name] = request
+
+    @precondition(lambda self: self.pending is None)
+    @rule()
+    def plan(self) -> None:
+        self.pending = self.replica.scheduler.plan(self.replica.now)
+        assert (self.pending is not None) == self.replica.scheduler.has_work
+
+    @precondition(lambda self: self.pending is not None)
+    @rule()
+    def apply(self) -> None:
+        assert self.pending is not None
+        self.replica.finish(self.pending)
+        self.pending = None
+
+    @precondition(lambda self: self.pending is None)
+    @rule(steps=st.integers(1, 12))
+    def step(self, steps: int) -> None:
+        for _ in range(steps):
+            self.replica.step()
+
+    @precondition(lambda self: self.replica.scheduler.has_work)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        active = self.replica.scheduler.digest("r", 0).active
+        name = data.draw(st.sampled_from(active))
+        self.replica.scheduler.cancel(name)
+        self.cancelled.add(name)
+
+    @invariant()
+    def books_balance(self) -> None:
+        self.replica.scheduler.check()
+
+    def teardown(self) -> None:
+        if self.pending is not None:
+            self.replica.finish(self.pending)
+        self.replica.drain()
+        digest = self.replica.scheduler.digest("r", 0)
+        assert (digest.slots_used, digest.waiting, digest.active) == (0, 0, ())
+        assert digest.pages_available == digest.pages
+        for name, request in self.requests.items():
+            if name not in self.cancelled:
+                self._check_output(name, request)
+
+    def _check_output(self, name: str, request: Request) -> None:
+        alone = FakeReplica(shape(), eos_share=EOS_SHARE)
+        alone.submit(request)
+        alone.drain()
+        assert self.replica.output(name) == alone.output(name)
+        indices = [event.block_index for event in self.replica.events[name]]
+        assert indices == list(range(len(indices)))
+        finishes = [event.finish is not None for event in self.replica.events[name]]
+        assert finishes == [False] * (len(finishes) - 1) + [True]
+
+
+TestInterleavings = Interleavings.TestCase
+TestInterleavings.settings = settings(
+    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+@pytest.mark.parametrize("policy", ComposePolicy)
+def test_heavy_churn_on_few_pages_leaves_nothing_behind(policy: ComposePolicy) -> None:
+    replica = FakeReplica(shape(slots=3, pages=14), policy, eos_share=0.2)
+    for i in range(80):
+        replica.submit(Request(f"r{i}", SHARED[: 1 + (i * 7) % 60], SamplingParams(1 + i % 17)))
+        replica.step()
+        if i % 5 == 4:
+            replica.scheduler.cancel(replica.scheduler.digest("r", 0).active[-1])
+    replica.drain()
+    assert replica.scheduler.digest("r", 0).pages_available == 14
