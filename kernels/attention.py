@@ -21,7 +21,7 @@ class RowGroup:
     start: int  # first token, in the ragged batch
     rows: int
     length: int  # queries of each row
-    keys: Tensor | None  # [rows * padded]  int64  page-token index of each prefix key; None: no prefix
+    keys: Tensor | None  # [rows * (padded + length)]  int64  page token of each key; None: no prefix
     mask: Tensor | None  # [rows, 1, 1 or length, padded + length]  bool  None: all visible
 
 
@@ -132,12 +132,16 @@ def _attend(
 
 
 def _keys(group: RowGroup, fresh: Tensor, pages: Tensor) -> Tensor:
-    """[rows, kv_heads, padded + length, d]: the gathered prefix, then the rows' own."""
+    """[rows, kv_heads, padded + length, d]: the gathered prefix, then the rows' own.
+
+    The gather leaves room for the own keys: joining two tensors would copy everything again.
+    """
     own = fresh.view(group.rows, group.length, *fresh.shape[1:])
     if group.keys is None:
         return own.transpose(1, 2)
-    prefix = pages.index_select(0, group.keys).view(group.rows, -1, *fresh.shape[1:])
-    return torch.cat((prefix, own), dim=1).transpose(1, 2)
+    gathered = pages.index_select(0, group.keys).view(group.rows, -1, *fresh.shape[1:])
+    gathered[:, -group.length :] = own
+    return gathered.transpose(1, 2)
 
 
 def _shape(row: AttentionRow, page_size: int) -> tuple[int, int, bool]:
@@ -162,7 +166,8 @@ def _row_group(rows: Sequence[AttentionRow], start: int, page_size: int, device:
         # Padding repeats a token of the row's prefix: a page may hold another time's content after
         # it, and a masked key still spoils the result when it is not finite.
         visible = torch.arange(padded, device=device) < prefix[:, None]
-        keys = torch.where(visible, index, index[:, :1]).flatten()
+        filler = index[:, :1]
+        keys = torch.cat((torch.where(visible, index, filler), filler.expand(-1, length)), dim=1).flatten()
     mask = _mask(prefix, padded, length, causal, device)
     return RowGroup(start=start, rows=len(rows), length=length, keys=keys, mask=mask)
 
