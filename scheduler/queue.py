@@ -39,7 +39,7 @@ def arrival(state: RequestState) -> tuple[bool, int, float, int]:
 
 
 class RefreshQueue:
-    """Waiting requests. Every operation is O(log n) at most; nothing ever walks the queue.
+    """Waiting requests. Every operation is O(log n), amortised; no step ever walks the queue.
 
     Nothing waits for ever: one admission in OLDEST_SHARE is the longest waiting request's,
     whatever the priorities; and once lack of pages has passed it over PATIENCE times, nobody

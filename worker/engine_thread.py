@@ -54,6 +54,7 @@ class EngineThread:
         self._engine: Engine | None = None
         self._digest: ReplicaDigest | None = None
         self._failure: BaseException | None = None
+        self._stopping = False
 
     @property
     def failure(self) -> BaseException | None:
@@ -88,12 +89,15 @@ class EngineThread:
 
     def stop(self) -> None:
         """End the loop after the step in progress; requests still running get no more events."""
+        self._stopping = True
         self._inbox.put(_Stop())
         self._thread.join()
 
     def _post(self, command: _Submit | _Cancel | _SetPolicy) -> None:
         if self._failure is not None:
             raise EngineStopped(repr(self._failure))
+        if self._stopping:
+            raise EngineStopped("it was asked to stop")
         self._inbox.put(command)
 
     def _main(self) -> None:
@@ -135,3 +139,4 @@ class EngineThread:
                     engine.cancel(request_id)
             case _SetPolicy(policy):
                 engine.set_policy(policy)
+        self._digest = engine.digest("", 0)  # an idle engine takes no step that would bring a new one

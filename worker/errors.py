@@ -5,6 +5,7 @@ WorkerError
 │   ├── MissingFile
 │   ├── UnsupportedArchitecture
 │   ├── UnsafeCheckpoint       pickle weights
+│   ├── UnreadableWeights      not a safetensors file, or a damaged one
 │   └── TensorMismatch         missing, extra or mis-shaped tensor
 └── EngineStopped              the step loop has ended; the replica must be replaced
 """
@@ -47,6 +48,15 @@ class UnsafeCheckpoint(CheckpointError):
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} is a pickle, which can run code when loaded; convert it to safetensors.")
         self.path = path
+
+
+class UnreadableWeights(CheckpointError):
+    """A weights file is not safetensors, or was cut short."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path} cannot be read as safetensors ({problem}); download or convert it again.")
+        self.path = path
+        self.problem = problem
 
 
 class TensorMismatch(CheckpointError):

@@ -15,7 +15,7 @@ from easel.worker.errors import WorkerError
 from easel.worker.kv_cache import KVCache, KVCacheShape
 from easel.worker.model_info import ModelInfo, read_model_info
 from easel.worker.models.config import DecoderConfig, read_decoder_config
-from easel.worker.models.decoder import build_decoder, expected_tensors
+from easel.worker.models.decoder import build_decoder, expected_tensors, redundant_tensors
 from easel.worker.registers import CanvasRegisters
 from easel.worker.runner import Runner
 from easel.worker.weights import Progress, load_weights
@@ -73,7 +73,8 @@ def _runner(
 ) -> Runner:
     device = torch.device(config.device)
     dtype = choose_dtype(config.dtype, device, cpu_features())
-    weights = load_weights(path, expected_tensors(decoder), dtype, device, progress)
+    expected, ignored = expected_tensors(decoder), redundant_tensors(decoder)
+    weights = load_weights(path, expected, dtype, device, progress, ignored)
     cache = KVCacheShape(decoder.layers, shape.pages, shape.page_size, decoder.kv_heads, decoder.head_dim)
     return Runner(
         model=build_decoder(decoder, weights),

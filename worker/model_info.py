@@ -3,8 +3,9 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from easel.scheduler.errors import InvalidParameter
 from easel.scheduler.request import CommitRule, DiffusionParams
 from easel.worker.errors import CheckpointError, MissingFile, UnsupportedArchitecture
 
@@ -51,23 +52,27 @@ def read_model_info(path: Path, name: str | None = None) -> ModelInfo:
         block_length=block_length,
         mask_token_id=int(_required(generation | config, "mask_token_id", path)),
         eos_token_ids=_token_ids(_required(config | generation, "eos_token_id", path)),
-        max_model_tokens=longest,
+        # A canvas is whole: the last one must not reach beyond the model's positions.
+        max_model_tokens=longest // block_length * block_length,
         max_output_tokens=int(generation.get("max_new_tokens", min(256, longest // 2))),
         temperature=_temperature(generation),
         top_k=int(generation.get("top_k", 0)),
         top_p=float(generation.get("top_p", 1.0)),
-        diffusion=_diffusion_defaults(generation, block_length),
+        diffusion=_diffusion_defaults(generation, block_length, generation_file),
     )
 
 
 def read_json(path: Path, purpose: str) -> dict[str, Any]:
     """A JSON object from a file of the checkpoint. Raises MissingFile or CheckpointError."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MissingFile(path, purpose) from None
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}.") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} must hold a JSON object; it holds {type(found).__name__}.")
+    return cast(dict[str, Any], found)
 
 
 def _required(config: dict[str, Any], field: str, path: Path) -> Any:
@@ -85,10 +90,13 @@ def _temperature(generation: dict[str, Any]) -> float:
     return float(generation.get("temperature", 1.0)) if generation.get("do_sample") else 0.0
 
 
-def _diffusion_defaults(generation: dict[str, Any], block_length: int) -> DiffusionParams:
-    return DiffusionParams(
-        steps=int(generation.get("steps", block_length)),
-        commit_rule=CommitRule(generation.get("commit_rule", CommitRule.CONFIDENCE_THRESHOLD)),
-        threshold=float(generation.get("confidence_threshold", 0.9)),
-        entropy_bound=float(generation.get("entropy_bound", 0.35)),
-    )
+def _diffusion_defaults(generation: dict[str, Any], block_length: int, path: Path) -> DiffusionParams:
+    try:
+        return DiffusionParams(
+            steps=int(generation.get("steps", block_length)),
+            commit_rule=CommitRule(generation.get("commit_rule", CommitRule.CONFIDENCE_THRESHOLD)),
+            threshold=float(generation.get("confidence_threshold", 0.9)),
+            entropy_bound=float(generation.get("entropy_bound", 0.35)),
+        )
+    except (TypeError, ValueError, InvalidParameter) as error:
+        raise CheckpointError(f"{path}: {error}") from None

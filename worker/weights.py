@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from easel.worker.errors import MissingFile, TensorMismatch, UnsafeCheckpoint
+from easel.worker.errors import MissingFile, TensorMismatch, UnreadableWeights, UnsafeCheckpoint
 from easel.worker.model_info import read_json
 
 INDEX_FILE = "model.safetensors.index.json"
@@ -23,15 +23,17 @@ def load_weights(
     dtype: torch.dtype,
     device: torch.device,
     progress: Progress | None = None,
+    ignored: frozenset[str] = frozenset(),
 ) -> dict[str, Tensor]:
     """Read every expected tensor of a Hugging Face directory, one at a time.
 
-    `expected` maps names to shapes. Files are memory-mapped, so the peak is the result plus
-    one tensor. Raises MissingFile, UnsafeCheckpoint, or TensorMismatch for a tensor that is
-    missing, unexpected or of another shape.
+    `expected` maps names to shapes; tensors named in `ignored` may be there and are left out.
+    Files are memory-mapped, so the peak is the result plus one tensor. Raises MissingFile,
+    UnsafeCheckpoint, UnreadableWeights, or TensorMismatch for a tensor that is missing,
+    unexpected or of another shape.
     """
     weights: dict[str, Tensor] = {}
-    for name, tensor in _tensors(path):
+    for name, tensor in _tensors(path, ignored):
         if name not in expected:
             raise TensorMismatch(name, "no such tensor", f"shape {tuple(tensor.shape)}")
         if tuple(tensor.shape) != expected[name]:
@@ -60,11 +62,16 @@ def weight_files(path: Path) -> list[Path]:
     return files
 
 
-def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+def _tensors(path: Path, ignored: frozenset[str]) -> Iterator[tuple[str, Tensor]]:
     for file in weight_files(path):
-        with safe_open(file, framework="pt") as opened:
+        try:
+            opened = safe_open(file, framework="pt")
+        except SafetensorError as error:
+            raise UnreadableWeights(file, str(error)) from None
+        with opened:
             for name in opened.keys():  # noqa: SIM118 - safe_open is not a mapping
-                yield name, opened.get_tensor(name)
+                if name not in ignored:
+                    yield name, opened.get_tensor(name)
 
 
 def _refuse_pickle(path: Path) -> None:

@@ -107,6 +107,11 @@ def expected_tensors(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
     return expected
 
 
+def redundant_tensors(config: DecoderConfig) -> frozenset[str]:
+    """Tensors that may be there and are not read: some tied checkpoints store the head as well."""
+    return frozenset({"lm_head.weight"} if config.tied_embeddings else ())
+
+
 def build_decoder(config: DecoderConfig, weights: Mapping[str, Tensor]) -> Decoder:
     """Assemble checked weights; projections that read the same input are fused into one product."""
     embedding = weights["model.embed_tokens.weight"]

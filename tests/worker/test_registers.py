@@ -1,0 +1,116 @@
+"""Canvas registers: opening a slot forgets its past and touches no other."""
+
+from dataclasses import fields
+
+import pytest
+import torch
+from torch import Tensor
+
+from easel.scheduler.messages import CanvasSpec
+from easel.scheduler.request import CommitRule, DiffusionParams, SamplingParams, Schedule
+from easel.worker.registers import CanvasRegisters
+from easel.worker.schedules import step_quotas
+from tests.worker.rows import canvas
+from tests.worker.values import ints
+
+BLOCK = 8
+MASK = 3
+
+SPECS = [
+    canvas(BLOCK),
+    canvas(5, known=(7, 8, 9), block_index=4),
+    canvas(
+        BLOCK,
+        sampling=SamplingParams(temperature=0.5, top_k=4, top_p=0.75, seed=2**63 - 1),
+        diffusion=DiffusionParams(
+            steps=3,
+            commit_rule=CommitRule.ENTROPY_BOUND,
+            threshold=0.25,
+            entropy_bound=1.5,
+            schedule=Schedule.COSINE,
+            stop_entropy=0.125,
+        ),
+        snapshots=True,
+    ),
+]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_nothing_of_a_slots_past_survives_an_opening(spec: CanvasSpec) -> None:
+    used, fresh = _poisoned(), _registers()
+    used.open(1, spec)
+    fresh.open(1, spec)
+    for name in _tensor_names():
+        assert torch.equal(_tensor(used, name)[1], _tensor(fresh, name)[1]), name
+    assert (used.rules[1], used.watched[1]) == (fresh.rules[1], fresh.watched[1])
+
+
+def test_opening_a_slot_leaves_the_others_as_they_were() -> None:
+    registers, before = _poisoned(), _poisoned()
+    registers.open(1, SPECS[2])
+    for name in _tensor_names():
+        for slot in (0, 2):
+            assert torch.equal(_tensor(registers, name)[slot], _tensor(before, name)[slot]), name
+    assert registers.rules[::2] == before.rules[::2]
+    assert registers.watched[::2] == before.watched[::2]
+
+
+def test_the_prompts_part_is_decided_and_the_rest_is_masked() -> None:
+    registers = _poisoned()
+    registers.open(0, SPECS[1])
+    assert registers.tokens[0].tolist() == [7, 8, 9, *[MASK] * 5]
+    assert registers.decided[0].tolist() == [True] * 3 + [False] * 5
+    assert registers.confidence[0].tolist() == [1.0] * 3 + [0.0] * 5
+    assert (int(registers.first[0]), int(registers.limit[0]), int(registers.block_index[0])) == (3, 5, 4)
+
+
+def test_a_requests_parameters_are_taken_over() -> None:
+    registers = _poisoned()
+    spec = SPECS[2]
+    registers.open(2, spec)
+    assert tuple(ints(registers.quotas[2])) == step_quotas(BLOCK, 3, Schedule.COSINE)
+    assert registers.rules[2] is CommitRule.ENTROPY_BOUND
+    assert registers.watched[2]
+    assert int(registers.seed[2]) == 2**63 - 1, "all 63 bits"
+    floats = (registers.threshold, registers.entropy_bound, registers.stop_entropy)
+    assert [float(values[2]) for values in floats] == [0.25, 1.5, 0.125]
+    assert (float(registers.temperature[2]), int(registers.top_k[2]), float(registers.top_p[2])) == (
+        0.5,
+        4,
+        0.75,
+    )
+
+
+def test_a_stop_entropy_that_is_off_is_below_any_entropy() -> None:
+    registers = _poisoned()
+    registers.open(0, SPECS[0])
+    assert float(registers.stop_entropy[0]) < 0.0
+
+
+def test_memory_of_a_slot_is_counted() -> None:
+    # Per position: tokens, predicted and quotas of 8 bytes, confidence of 4, decided of 1.
+    # Per slot: six integers of 8 bytes and five floats of 4.
+    assert _registers().bytes_per_slot() == BLOCK * 29 + 6 * 8 + 5 * 4
+
+
+def _registers() -> CanvasRegisters:
+    return CanvasRegisters.allocate(3, BLOCK, MASK, torch.device("cpu"))
+
+
+def _poisoned() -> CanvasRegisters:
+    registers = _registers()
+    for name in _tensor_names():
+        _tensor(registers, name).fill_(77)
+    registers.rules[:] = [CommitRule.STATIC_SCHEDULE] * 3
+    registers.watched[:] = [True, True, False]
+    return registers
+
+
+def _tensor_names() -> list[str]:
+    return [field.name for field in fields(CanvasRegisters) if field.type is Tensor]
+
+
+def _tensor(registers: CanvasRegisters, name: str) -> Tensor:
+    value = getattr(registers, name)
+    assert isinstance(value, Tensor)
+    return value
