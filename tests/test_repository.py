@@ -82,3 +82,16 @@ def test_transformers_does_not_take_our_kernels_for_its_own() -> None:
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
     assert str(ROOT / "kernels") not in done.stdout
+
+
+def test_the_readme_names_every_module() -> None:
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").split("## The tree")[1].split("```")[1]
+    named: set[str] = set()
+    folder = ""
+    for line in tree.splitlines():
+        name = line.split()[0] if line.split() else ""
+        if not line.startswith(" "):
+            folder = name
+        elif name.endswith(".py"):
+            named.add(folder + name)
+    assert named == {str(file.path) for file in source_files() if file.path.name != "__init__.py"}

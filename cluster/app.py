@@ -1,0 +1,81 @@
+"""The Ray Serve application: gateways in front, worker replicas behind, from one ClusterConfig."""
+
+import os
+from typing import Any, cast
+
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import RequestRouterConfig
+
+from easel.cluster.config import ClusterConfig
+from easel.cluster.gateway_replica import GatewayReplica
+from easel.cluster.journal import JournalSettings
+from easel.cluster.replica_router import PlacedReplicaRouter
+from easel.cluster.worker_replica import ReplicaSettings, WorkerReplica
+from easel.scheduler.central import ClusterLimits
+from easel.worker.config import EngineConfig
+
+APPLICATION = "easel"
+GATEWAYS = "gateways"
+WORKERS = "workers"
+
+_COMMON: dict[str, Any] = {
+    "ray_actor_options": {"num_cpus": 0.1},  # Ray only counts; threads are set where they are used
+    "max_ongoing_requests": 10_000,  # the scheduler limits requests, not Serve
+    "health_check_period_s": 2,
+    "health_check_timeout_s": 10,
+    "graceful_shutdown_timeout_s": 2,
+    "graceful_shutdown_wait_loop_s": 0.2,
+    "logging_config": {"log_level": "WARNING", "enable_access_log": False},
+}
+
+
+def build_application(config: ClusterConfig, journal: JournalSettings) -> Application:
+    """What `serve.run` deploys. The scheduler actor must exist already."""
+    deployment, router = (
+        cast(Any, serve.deployment),
+        cast(Any, RequestRouterConfig),
+    )  # Ray's types are partial
+    workers = deployment(
+        WorkerReplica,
+        name=WORKERS,
+        num_replicas=config.replicas,
+        request_router_config=router(request_router_class=PlacedReplicaRouter),
+        **_COMMON,
+    ).bind(ReplicaSettings(config.model, engine_config(config), journal))
+    gateways = deployment(GatewayReplica, name=GATEWAYS, num_replicas=config.gateways, **_COMMON)
+    return gateways.bind(config, journal, workers)
+
+
+def engine_config(config: ClusterConfig) -> EngineConfig:
+    """Replicas share the machine's cores unless told otherwise."""
+    share = max(1, (os.cpu_count() or 1) // config.replicas)
+    return EngineConfig(
+        slots=config.engine.slots,
+        pages=config.engine.pages,
+        page_size=config.engine.page_size,
+        dtype=config.engine.dtype,
+        threads=config.engine.threads or share,
+    )
+
+
+def cluster_limits(config: ClusterConfig) -> ClusterLimits:
+    """The part of the settings that the central scheduler's logic knows."""
+    return ClusterLimits(
+        max_waiting=config.scheduler.max_waiting,
+        queue_ahead=config.scheduler.queue_ahead,
+        digest_timeout_seconds=config.scheduler.digest_timeout_seconds,
+        target_seconds=config.scheduler.target_seconds,
+    )
+
+
+def journal_settings(config: ClusterConfig, url: str) -> JournalSettings:
+    """The part of the settings that every user of the journal knows."""
+    return JournalSettings(
+        url=url,
+        prefix=config.journal.prefix,
+        lease_seconds=config.journal.lease_seconds,
+        terminal_seconds=config.journal.terminal_seconds,
+        flush_seconds=config.journal.flush_seconds,
+        buffer_records=config.journal.buffer_records,
+    )

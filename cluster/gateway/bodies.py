@@ -1,0 +1,185 @@
+"""The JSON bodies of the generation routes. Ranges are checked where the parameters live, in scheduler."""
+
+from typing import Annotated, ClassVar, Literal, Self, cast
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from easel.cluster.gateway.fields import (
+    HARMLESS_CHAT,
+    HARMLESS_COMPLETION,
+    HARMLESS_MESSAGE,
+    HARMLESS_PART,
+    HARMLESS_SAMPLING,
+    HARMLESS_STREAM_OPTIONS,
+    Harmless,
+    merge_extra_body,
+)
+from easel.cluster.gateway.json_object import Fields, JsonObject, Text
+from easel.scheduler.request import CommitRule, Schedule
+
+MAX_STOP_STRINGS = 4
+Prompt = Text | list[int]
+
+
+class DiffusionOptions(JsonObject):
+    """How canvases settle; what is left out is the model's default."""
+
+    steps: int | None = None  # at most this many denoising steps a block
+    commit_rule: Annotated[CommitRule | None, Field(strict=False)] = None
+    threshold: float | None = None  # confidence_threshold
+    entropy_bound: float | None = None  # entropy_bound, nats
+    schedule: Annotated[Schedule | None, Field(strict=False)] = None
+    stop_entropy: float | None = None  # nats
+
+
+class StreamOptions(JsonObject):
+    """What a stream carries beside text."""
+
+    harmless: ClassVar[Harmless] = HARMLESS_STREAM_OPTIONS
+
+    include_usage: bool = False
+    include_canvas: bool = False  # also send the canvas after every denoising step
+
+
+class TextPart(JsonObject):
+    """One part of a message; Easel reads text only."""
+
+    harmless: ClassVar[Harmless] = HARMLESS_PART
+
+    type: Literal["text"]
+    text: Text
+
+
+def _text_parts(content: object) -> object:
+    """A plain string is one part, so that errors name a path that exists in the body."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    if isinstance(content, list):
+        return cast(list[object], content)
+    raise PydanticCustomError("content", "must be a string or a list of text parts")
+
+
+class Message(JsonObject):
+    """One turn of a chat."""
+
+    harmless: ClassVar[Harmless] = HARMLESS_MESSAGE
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[list[TextPart], BeforeValidator(_text_parts)]
+    name: Text | None = None
+
+    def for_template(self) -> dict[str, str]:
+        """What a chat template reads. Templates know `system`, not OpenAI's newer `developer`."""
+        turn = {
+            "role": "system" if self.role == "developer" else self.role,
+            "content": "".join(part.text for part in self.content),
+        }
+        return turn if self.name is None else turn | {"name": self.name}
+
+
+def _stop_list(stop: object) -> object:
+    return [stop] if isinstance(stop, str) else stop
+
+
+StopString = Annotated[Text, Field(min_length=1)]
+
+
+class GenerationBody(JsonObject):
+    """What chat and plain completions have in common."""
+
+    harmless: ClassVar[Harmless] = HARMLESS_SAMPLING
+
+    model: Text
+    max_tokens: int | None = None
+    n: int | None = Field(default=None, ge=1)
+    seed: int | None = None
+    stop: Annotated[
+        list[StopString] | None, BeforeValidator(_stop_list), Field(max_length=MAX_STOP_STRINGS)
+    ] = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    user: Text | None = None
+    diffusion: DiffusionOptions = Field(default_factory=DiffusionOptions)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _merge_extra_body(cls, data: object) -> object:
+        return merge_extra_body(cast(Fields, data)) if isinstance(data, dict) else data
+
+    @model_validator(mode="after")
+    def _stream_options_need_a_stream(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise PydanticCustomError(
+                "no_stream", "only allowed when stream is true", {"field": "stream_options"}
+            )
+        return self
+
+    @property
+    def output_tokens(self) -> int | None:
+        """Tokens asked for, if the body says."""
+        return self.max_tokens
+
+    @property
+    def canvas_wanted(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_canvas
+
+    @property
+    def usage_wanted(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class ChatBody(GenerationBody):
+    """POST /v1/chat/completions."""
+
+    harmless: ClassVar[Harmless] = HARMLESS_CHAT
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: int | None = None
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if None not in (limits := {self.max_tokens, self.max_completion_tokens}) and len(limits) > 1:
+            raise PydanticCustomError(
+                "given_twice",
+                "differs from max_completion_tokens, its newer name; give one of them",
+                {"field": "max_tokens"},
+            )
+        return self
+
+    @property
+    def output_tokens(self) -> int | None:
+        return self.max_completion_tokens if self.max_tokens is None else self.max_tokens
+
+
+def _prompt_list(prompt: object) -> object:
+    """A string, a list of strings, a list of token ids, or a list of those: always a list of prompts."""
+    if isinstance(prompt, str) or _is_tokens(prompt):
+        return _not_empty([prompt])
+    if isinstance(prompt, list):
+        return _not_empty(cast(list[object], prompt))
+    raise PydanticCustomError("prompt", "must be a string, a list of strings, or a list of token ids")
+
+
+def _not_empty(prompts: list[object]) -> list[object]:
+    for prompt in prompts:
+        if not (isinstance(prompt, str) or _is_tokens(prompt)) or not prompt:
+            raise PydanticCustomError("prompt", "each prompt must be text or token ids, and not empty")
+    return prompts
+
+
+def _is_tokens(value: object) -> bool:
+    if not isinstance(value, list):
+        return False
+    return all(isinstance(one, int) and not isinstance(one, bool) for one in cast(list[object], value))
+
+
+class CompletionBody(GenerationBody):
+    """POST /v1/completions."""
+
+    harmless: ClassVar[Harmless] = HARMLESS_COMPLETION
+
+    prompt: Annotated[list[Prompt], BeforeValidator(_prompt_list)]

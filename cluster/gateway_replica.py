@@ -1,0 +1,89 @@
+"""One gateway under Ray Serve: an HTTP server of its own on the cluster's port.
+
+Gateways share the port by SO_REUSEPORT; Serve supervises them but is not in a request's way.
+See docs/decisions/0003-gateway-reaches-the-placed-replica.md.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Generator
+
+import uvicorn
+from ray.serve.handle import DeploymentHandle
+
+from easel.cluster.config import ClusterConfig
+from easel.cluster.dispatch import RayBackend
+from easel.cluster.gateway.app import build_gateway
+from easel.cluster.gateway.settings import GatewaySettings
+from easel.cluster.gateway.tokenizer import ChatTokenizer
+from easel.cluster.journal import Journal, JournalSettings
+from easel.cluster.journal_writer import JournalWriter
+from easel.cluster.replica_router import ServeReplicas
+from easel.cluster.scheduler_client import SchedulerClient
+from easel.worker.model_info import read_model_info
+
+_BACKLOG = 2048  # connections that wait to be accepted
+_IDLE_SECONDS = 75  # of a kept connection
+
+
+class GatewayReplica:
+    """Serves HTTP from its construction until its process ends."""
+
+    async def __init__(
+        self, config: ClusterConfig, journal: JournalSettings, workers: DeploymentHandle[object]
+    ) -> None:
+        """Raises CheckpointError, or OSError when the port cannot be bound."""
+        model = read_model_info(config.model, config.model_name)
+        backend = build_backend(config, journal, workers, config.engine.page_size or model.block_length)
+        settings = GatewaySettings(api_keys=config.api_keys)
+        app = build_gateway(backend, model, ChatTokenizer.load(config.model), settings)
+        server = _Server(
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                access_log=False,
+                lifespan="off",
+                timeout_keep_alive=_IDLE_SECONDS,
+            )
+        )
+        self._serving = asyncio.create_task(server.serve([_listen(config.host, config.port)]))
+
+    async def check_health(self) -> None:
+        """Called by Serve, which replaces the gateway when this raises."""
+        if self._serving.done():
+            raise RuntimeError(f"the HTTP server has ended: {self._serving!r}")
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to Ray, whose process this is."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+def build_backend(
+    config: ClusterConfig, settings: JournalSettings, workers: DeploymentHandle[object], page_size: int
+) -> RayBackend:
+    """One process's way into the cluster."""
+    journal = Journal(settings)
+    return RayBackend(
+        SchedulerClient(),
+        ServeReplicas(workers),
+        journal,
+        # A gateway owns no lease, so nothing it writes can be stale.
+        JournalWriter(journal, lambda _: None, settings.flush_seconds, settings.buffer_records),
+        page_size=page_size,
+        max_attempts=config.scheduler.max_attempts,
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((host, port))
+    listener.listen(_BACKLOG)
+    listener.setblocking(False)
+    return listener

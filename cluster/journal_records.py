@@ -1,0 +1,99 @@
+"""What is written to the journal and read back, and its form as JSON."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from easel.scheduler.messages import BlockEvent
+from easel.scheduler.request import (
+    CommitRule,
+    DiffusionParams,
+    FinishReason,
+    Request,
+    SamplingParams,
+    Schedule,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A request was accepted."""
+
+    request: Request
+
+    @property
+    def request_id(self) -> str:
+        return self.request.request_id
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedBlock:
+    """An owner finished a block."""
+
+    event: BlockEvent
+    lease_epoch: int
+
+    @property
+    def request_id(self) -> str:
+        return self.event.request_id
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An owner ended a request."""
+
+    request_id: str
+    reason: FinishReason
+    lease_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """An owner is still at work."""
+
+    request_id: str
+    lease_epoch: int
+
+
+Record = Admission | CommittedBlock | Finished | Renewal
+
+
+@dataclass(frozen=True, slots=True)
+class JournaledRequest:
+    """All the journal knows of one request. `blocks` are in order and without gaps."""
+
+    request: Request | None  # None while its admission is still on its way
+    blocks: tuple[BlockEvent, ...]
+    finish: FinishReason | None
+    owner: str
+    lease_epoch: int
+
+
+def encode(value: Request | BlockEvent) -> str:
+    return json.dumps(asdict(value), separators=(",", ":"))
+
+
+def decode_request(text: str) -> Request:
+    fields: dict[str, Any] = json.loads(text)
+    sampling = SamplingParams(**fields.pop("sampling"))
+    diffusion: dict[str, Any] = fields.pop("diffusion")
+    diffusion["commit_rule"] = CommitRule(diffusion["commit_rule"])
+    diffusion["schedule"] = Schedule(diffusion["schedule"])
+    fields["prompt"] = tuple(fields["prompt"])
+    fields["committed"] = tuple(fields["committed"])
+    return Request(**fields, sampling=sampling, diffusion=DiffusionParams(**diffusion))
+
+
+def decode_block(text: str) -> BlockEvent:
+    fields: dict[str, Any] = json.loads(text)
+    fields["tokens"] = tuple(fields["tokens"])
+    fields["finish"] = None if fields["finish"] is None else FinishReason(fields["finish"])
+    return BlockEvent(**fields)
+
+
+def without_gaps(blocks: dict[int, BlockEvent]) -> tuple[BlockEvent, ...]:
+    """The blocks from the first on, up to the first that is missing."""
+    found: list[BlockEvent] = []
+    while len(found) in blocks:
+        found.append(blocks[len(found)])
+    return tuple(found)

@@ -1,0 +1,166 @@
+"""Runs a cluster on this machine from start to stop, here or in a child process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import FrameType
+from typing import IO
+
+import httpx
+
+from easel.cluster.config import ClusterConfig
+from easel.cluster.errors import PortTaken, StartFailed
+from easel.cluster.processes import bring_up
+from easel.cluster.ray_environment import is_free
+
+Report = Callable[[str], None]
+
+_POLL_SECONDS = 0.1
+_STOP_SECONDS = 60.0
+_LOG_TAIL = 4000  # characters of a failed child's output that are shown
+
+
+@dataclass(slots=True)
+class RunningCluster:
+    """A cluster that answers requests, in a child process that ends when this process does."""
+
+    config: ClusterConfig
+    base_url: str
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+
+    def __enter__(self) -> "RunningCluster":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def model_name(self) -> str:
+        """The model's name in the API."""
+        return model_name_of(self.config)
+
+    def stop(self) -> None:
+        """End every process that was started. May be called again."""
+        self.process.terminate()
+        self.process.communicate(timeout=_STOP_SECONDS)
+        self.log.close()
+
+
+def start(config: ClusterConfig) -> RunningCluster:
+    """Start a cluster and return when it is ready. Raises PortTaken or StartFailed."""
+    if not is_free(config.host, config.port):
+        raise PortTaken(config.host, config.port)
+    log = tempfile.TemporaryFile(prefix="easel-serve-")  # noqa: SIM115 closed by stop
+    process = subprocess.Popen(
+        [sys.executable, "-m", "easel.cluster.lifecycle"],
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # a terminal's Ctrl-C reaches this process alone, which then stops the child
+    )
+    cluster = RunningCluster(config, base_url_of(config), process, log)
+    try:
+        _send(process, config)
+        _wait_until_ready(config, lambda: process.poll() is None)
+    except StartFailed as error:
+        cluster.process.terminate()
+        cluster.process.communicate(timeout=_STOP_SECONDS)
+        log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL))
+        raise StartFailed(error.what, f"{error.reason}\n{log.read().decode(errors='replace')}") from None
+    return cluster
+
+
+def serve_forever(config: ClusterConfig, report: Report = print) -> None:
+    """Start, say where, and serve until SIGINT or SIGTERM; then stop everything."""
+    ended = threading.Event()
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        # Only the first one counts: stopping takes seconds, and cut short it would leave orphans.
+        if not ended.is_set():
+            ended.set()
+            raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with ExitStack() as resources:
+            bring_up(config, resources, report)
+            _wait_until_ready(config, lambda: True)
+            report(_greeting(config))
+            ended.wait()
+    except KeyboardInterrupt:
+        report("stopped")
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def model_name_of(config: ClusterConfig) -> str:
+    """The configured name, or that of the checkpoint's folder."""
+    return config.model_name or config.model.resolve().name
+
+
+def base_url_of(config: ClusterConfig) -> str:
+    """Where clients reach the cluster."""
+    host = "127.0.0.1" if config.host == "0.0.0.0" else config.host
+    return f"http://{host}:{config.port}"
+
+
+def _wait_until_ready(config: ClusterConfig, alive: Callable[[], bool]) -> None:
+    """Until the scheduler has heard from every replica and a gateway answers."""
+    deadline = time.monotonic() + config.ray.start_seconds
+    seen = "nothing answered"
+    with httpx.Client(base_url=base_url_of(config), timeout=5.0, trust_env=False) as client:
+        while alive() and time.monotonic() < deadline:
+            try:
+                health = client.get("/health").json()
+                if len(health.get("replicas", ())) >= config.replicas:
+                    return
+                seen = str(health)
+            except (httpx.HTTPError, ValueError) as error:
+                seen = repr(error)
+            time.sleep(_POLL_SECONDS)
+    raise StartFailed("the cluster", f"it was not ready in time or ended: {seen}")
+
+
+def _send(process: subprocess.Popen[bytes], config: ClusterConfig) -> None:
+    """The configuration is the first line of the child's input; its end tells the child to stop."""
+    if process.stdin is None:
+        raise StartFailed("the cluster", "its process has no input")
+    process.stdin.write(config.model_dump_json().encode() + b"\n")
+    process.stdin.flush()
+
+
+def _serve_for_parent() -> None:
+    """What the child process runs."""
+    config = ClusterConfig.model_validate_json(sys.stdin.readline())
+
+    def stop_with_parent() -> None:
+        sys.stdin.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop_with_parent, daemon=True).start()
+    serve_forever(config)
+
+
+def _greeting(config: ClusterConfig) -> str:
+    base_url = base_url_of(config)
+    name = model_name_of(config)
+    body = json.dumps({"model": name, "messages": [{"role": "user", "content": "add 0471+2938"}]})
+    return (
+        f"Easel serves {name} at {base_url}. Try:\n\n"
+        f"  curl -s {base_url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'\n\n"
+        "Ctrl-C stops everything."
+    )
+
+
+if __name__ == "__main__":
+    _serve_for_parent()

@@ -1,0 +1,129 @@
+"""Brings up the processes of a cluster on this machine, in this process's care.
+
+Ray reads its environment when it is first imported, so nothing here may import it earlier.
+"""
+
+import logging
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack, chdir, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+
+from easel.cluster.config import ClusterConfig
+from easel.cluster.errors import PortTaken, StartFailed
+from easel.cluster.ray_environment import environment, is_free, ray_environment
+from easel.cluster.scheduler_actor import ACTOR_NAME, NAMESPACE, SchedulerActor
+from easel.cluster.valkey_server import EmbeddedValkey
+from easel.worker.model_info import read_model_info
+
+LOGGER = logging.getLogger("easel.processes")
+
+Report = Callable[[str], None]
+
+_SCHEDULER_CALLS = 10_000  # a waiting request is a call in progress
+_KILL_SECONDS = 5.0
+
+
+def bring_up(config: ClusterConfig, resources: ExitStack, report: Report) -> None:
+    """Start the journal, Ray, the scheduler, gateways and replicas; closing `resources` ends them all.
+
+    Raises PortTaken, StartFailed, or CheckpointError for an unusable model directory.
+    """
+    config = config.model_copy(update={"model": config.model.resolve()})  # processes start elsewhere
+    model = read_model_info(config.model, config.model_name)
+    if not is_free(config.host, config.port):
+        raise PortTaken(config.host, config.port)
+    journal_url = config.journal.redis_url or _start_valkey(config, resources, report)
+    _start_ray(config, resources, report)
+    report(f"loading {model.name} in {config.replicas} replicas")
+    _deploy(config, journal_url, resources)
+
+
+def _start_valkey(config: ClusterConfig, resources: ExitStack, report: Report) -> str:
+    report("starting the journal (embedded Valkey)")
+    valkey = EmbeddedValkey(config.journal.embedded_memory_mb)
+    resources.callback(valkey.stop)
+    valkey.start()
+    return valkey.url
+
+
+def _start_ray(config: ClusterConfig, resources: ExitStack, report: Report) -> None:
+    report("starting Ray")
+    folder = Path(tempfile.mkdtemp(prefix="easel-", dir="/tmp"))  # sockets' paths must be short
+    if not config.ray.keep_logs:
+        resources.callback(shutil.rmtree, folder, ignore_errors=True)
+    resources.enter_context(environment(ray_environment()))
+    resources.callback(_end_processes, frozenset(psutil.Process().children(recursive=True)))
+    import ray  # noqa: PLC0415
+
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    # Ray puts the working directory on its workers' path, where folders like `kernels` may be.
+    with chdir(folder):
+        cast(Any, ray).init(
+            address="local",
+            namespace=NAMESPACE,
+            include_dashboard=False,
+            object_store_memory=config.ray.object_store_mb * 2**20,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(folder),
+        )
+    resources.callback(cast(Any, ray).shutdown)
+    # Ray takes SIGTERM for itself and exits at each one, also in the midst of stopping.
+    signal.signal(signal.SIGTERM, on_terminate)
+
+
+def _deploy(config: ClusterConfig, journal_url: str, resources: ExitStack) -> None:
+    import ray  # noqa: PLC0415
+    from ray import serve  # noqa: PLC0415
+    from ray.exceptions import RayError  # noqa: PLC0415
+
+    from easel.cluster.app import (  # noqa: PLC0415
+        APPLICATION,
+        build_application,
+        cluster_limits,
+        journal_settings,
+    )
+
+    settings = journal_settings(config, journal_url)
+    actor = ray.remote(SchedulerActor).options(
+        name=ACTOR_NAME,
+        namespace=NAMESPACE,
+        lifetime="detached",
+        max_restarts=-1,
+        max_concurrency=_SCHEDULER_CALLS,
+        num_cpus=0,
+    )
+    actor.remote(cluster_limits(config), settings, config.scheduler.no_replica_seconds)
+    resources.callback(_stop_serve)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    try:
+        serve.start(proxy_location="Disabled", logging_config={"log_level": "ERROR"})
+        serve.run(build_application(config, settings), name=APPLICATION, route_prefix=None)
+    except (RuntimeError, RayError) as error:
+        raise StartFailed("the Serve application", str(error)) from error
+
+
+def _stop_serve() -> None:
+    from ray import serve  # noqa: PLC0415
+
+    # Ray prints an alarming line about the end of Serve's controller, which is as it should be.
+    with redirect_stdout(StringIO()):
+        serve.shutdown()
+
+
+def _end_processes(others: frozenset[psutil.Process]) -> None:
+    """Kill what was started here and is still there; Ray's own shutdown does not wait for all."""
+    rest = [process for process in psutil.Process().children(recursive=True) if process not in others]
+    _, alive = psutil.wait_procs(rest, timeout=_KILL_SECONDS)
+    for process in alive:
+        LOGGER.warning("killing %s, which did not end", process)
+        process.kill()
+    psutil.wait_procs(alive, timeout=_KILL_SECONDS)

@@ -1,0 +1,193 @@
+"""The central scheduler as a named actor: the pure logic, plus waiting, leases and a clock.
+
+It holds nothing that digests do not bring back, so Ray may restart it at any time.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from easel.cluster.errors import JournalUnavailable, NoReplica
+from easel.cluster.journal import Journal, JournalSettings
+from easel.scheduler.admission import AdmissionTicket
+from easel.scheduler.central import ClusterLimits, ClusterScheduler
+from easel.scheduler.messages import PhasePolicy, Placement, ReplicaDigest
+
+LOGGER = logging.getLogger("easel.scheduler")
+
+ACTOR_NAME = "easel-scheduler"
+NAMESPACE = "easel"
+_TICK_SECONDS = 0.25
+_LONGEST_POLL_SECONDS = 10.0
+
+
+class SchedulerActor:
+    """All methods run in one event loop; callers are gateways and worker replicas."""
+
+    def __init__(
+        self,
+        limits: ClusterLimits,
+        journal: JournalSettings,
+        no_replica_seconds: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._central = ClusterScheduler(limits)
+        self._journal_settings = journal
+        self._no_replica_seconds = no_replica_seconds
+        self._clock = clock  # seconds, monotonic
+        self._wall = wall  # seconds since the Unix epoch
+        self._journal: Journal | None = None
+        self._journal_away = False
+        self._placing: dict[str, asyncio.Future[str]] = {}  # request id -> replica id, once it is known
+        self._policies: dict[str, PhasePolicy] = {}
+        self._digests: dict[str, ReplicaDigest] = {}
+        self._losses: list[str] = []
+        self._news = asyncio.Condition()
+        self._last_epoch = 0
+        self._ticker: asyncio.Task[None] | None = None
+
+    async def place(self, ticket: AdmissionTicket) -> Placement:
+        """Wait for a replica with room and take the lease in its name. Raises QueueFull or NoReplica."""
+        self._start()
+        self._central.admit(ticket, self._clock())
+        superseded = self._placing.pop(ticket.request_id, None)
+        if superseded is not None:
+            superseded.cancel()
+        placed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._placing[ticket.request_id] = placed
+        self._dispatch()
+        replica_id = await self._wait_for(placed, ticket.request_id)
+        return Placement(ticket.request_id, replica_id, await self._lease(ticket.request_id, replica_id))
+
+    async def end(self, request_id: str) -> None:
+        """The request has finished, or its client left."""
+        self._central.finished(request_id)
+        waiting = self._placing.pop(request_id, None)
+        if waiting is not None:
+            waiting.cancel()
+        self._dispatch()
+
+    async def digest(self, digest: ReplicaDigest) -> PhasePolicy | None:
+        """A replica's report; the reply is its policy, if there is one already."""
+        self._start()
+        self._digests[digest.replica_id] = digest
+        self._central.on_digest(digest, self._clock())
+        self._dispatch()
+        return self._policies.get(digest.replica_id)
+
+    async def report_lost(self, replica_id: str) -> None:
+        """A gateway found the replica gone. A digest makes it known again, should that be wrong."""
+        await self._remove(replica_id)
+
+    async def losses(self, known: int) -> tuple[int, list[str]]:
+        """Wait for replicas lost after the first `known`; a negative or too high count starts anew."""
+        if not 0 <= known <= len(self._losses):
+            return len(self._losses), []
+        async with self._news:
+            try:
+                async with asyncio.timeout(_LONGEST_POLL_SECONDS):
+                    await self._news.wait_for(lambda: len(self._losses) > known)
+            except TimeoutError:
+                return known, []
+        return len(self._losses), self._losses[known:]
+
+    async def status(self) -> dict[str, object]:
+        """For /health and operators."""
+        self._start()
+        return {
+            "replicas": list(self._central.replicas),
+            "waiting": self._central.waiting,
+            "load": {name: _load(self._digests[name]) for name in self._central.replicas},
+            "lost_replicas": len(self._losses),
+            "journal": "degraded" if await self._journal_is_away() else "ok",
+        }
+
+    async def close(self) -> None:
+        """Give up the connection and the clock; the actor is not used any more."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        if self._journal is not None:
+            await self._journal.close()
+
+    async def _wait_for(self, placed: asyncio.Future[str], request_id: str) -> str:
+        while True:
+            done, _ = await asyncio.wait({placed}, timeout=self._no_replica_seconds)
+            if done:
+                return placed.result()
+            if not self._central.replicas:
+                await self.end(request_id)
+                raise NoReplica(self._no_replica_seconds)
+
+    def _dispatch(self) -> None:
+        for assignment in self._central.dispatch(self._clock()):
+            placed = self._placing.pop(assignment.request_id, None)
+            if placed is None or placed.done():
+                self._central.abandon(assignment.request_id)
+            else:
+                placed.set_result(assignment.replica_id)
+
+    async def _lease(self, request_id: str, replica_id: str) -> int:
+        """An epoch above all before. The wall clock is the floor, so that a restart cannot go back."""
+        floor = max(self._last_epoch, int(self._wall() * 1000))
+        try:
+            epoch = await self._connected().acquire_lease(request_id, replica_id, floor)
+            self._journal_away = False
+        except JournalUnavailable as error:
+            LOGGER.warning("lease of %s is not in the journal: %s", request_id, error)
+            self._journal_away = True
+            epoch = floor + 1
+        self._last_epoch = max(self._last_epoch, epoch)
+        return epoch
+
+    async def _journal_is_away(self) -> bool:
+        try:
+            await self._connected().ping()
+        except JournalUnavailable:
+            return True
+        return False
+
+    def _connected(self) -> Journal:
+        if self._journal is None:
+            self._journal = Journal(self._journal_settings)
+        return self._journal
+
+    async def _remove(self, replica_id: str) -> None:
+        if replica_id not in self._central.replicas:
+            return
+        LOGGER.warning("replica %s is lost", replica_id)
+        self._central.remove_replica(replica_id)
+        self._policies.pop(replica_id, None)
+        self._digests.pop(replica_id, None)
+        async with self._news:
+            self._losses.append(replica_id)
+            self._news.notify_all()
+
+    def _start(self) -> None:
+        if self._ticker is None:
+            self._ticker = asyncio.create_task(self._tick_for_ever())
+
+    async def _tick_for_ever(self) -> None:
+        while True:
+            now = self._clock()
+            for replica_id in self._central.expire(now):
+                await self._remove(replica_id)
+            self._policies = self._central.policies(now)
+            self._dispatch()
+            await asyncio.sleep(_TICK_SECONDS)
+
+
+def _load(digest: ReplicaDigest) -> dict[str, float]:
+    """The part of a digest an operator looks at."""
+    return {
+        "slots": digest.slots,
+        "slots_used": digest.slots_used,
+        "waiting": digest.waiting,
+        "pages": digest.pages,
+        "pages_available": digest.pages_available,
+        "steps_per_block": digest.steps_per_block,
+        "step_seconds": digest.step_seconds,
+        "blocks": digest.blocks,
+        "committed_tokens": digest.committed_tokens,
+    }

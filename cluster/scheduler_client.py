@@ -1,0 +1,80 @@
+"""How gateways and replicas call the scheduler actor: by name, again and again while it restarts."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayTaskError
+
+from easel.cluster.errors import ClusterError, SchedulerLost
+from easel.cluster.scheduler_actor import ACTOR_NAME, NAMESPACE
+from easel.scheduler.admission import AdmissionTicket
+from easel.scheduler.errors import SchedulerError
+from easel.scheduler.messages import PhasePolicy, Placement, ReplicaDigest
+
+_RETRY_SECONDS = 0.1
+_PATIENCE_SECONDS = 30.0
+
+Reply = TypeVar("Reply")
+
+
+class SchedulerClient:
+    """One process's way to the central scheduler."""
+
+    def __init__(self) -> None:
+        self._actor: ActorHandle[Any] | None = None
+
+    async def place(self, ticket: AdmissionTicket) -> Placement:
+        """Waits for a replica. Raises QueueFull, NoReplica, or SchedulerLost."""
+        return await self._persist(lambda actor: actor.place.remote(ticket))
+
+    async def end(self, request_id: str) -> None:
+        """Best effort: a scheduler that restarts learns what runs from digests."""
+        await self._try(lambda actor: actor.end.remote(request_id))
+
+    async def report_lost(self, replica_id: str) -> None:
+        """Best effort: the scheduler notices by itself, later."""
+        await self._try(lambda actor: actor.report_lost.remote(replica_id))
+
+    async def losses(self, known: int) -> tuple[int, list[str]]:
+        """See SchedulerActor.losses. Raises SchedulerLost at once."""
+        return await self._call(lambda actor: actor.losses.remote(known))
+
+    async def status(self) -> dict[str, object]:
+        """Raises SchedulerLost at once."""
+        return await self._call(lambda actor: actor.status.remote())
+
+    async def digest(self, digest: ReplicaDigest) -> PhasePolicy | None:
+        """Raises SchedulerLost at once."""
+        return await self._call(lambda actor: actor.digest.remote(digest))
+
+    async def _persist(self, call: Callable[[Any], Awaitable[Reply]]) -> Reply:
+        deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return await self._call(call)
+            except SchedulerLost:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise SchedulerLost(_PATIENCE_SECONDS) from None
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _try(self, call: Callable[[Any], Awaitable[Any]]) -> None:
+        try:
+            await self._call(call)
+        except SchedulerLost:
+            return
+
+    async def _call(self, call: Callable[[Any], Awaitable[Reply]]) -> Reply:
+        try:
+            if self._actor is None:
+                self._actor = ray.get_actor(ACTOR_NAME, NAMESPACE)
+            return await call(self._actor)
+        except (RayActorError, ValueError) as error:  # ValueError: no actor of that name now
+            self._actor = None
+            raise SchedulerLost(0.0) from error
+        except RayTaskError as error:
+            if isinstance(error.cause, SchedulerError | ClusterError):
+                raise error.cause from None
+            raise

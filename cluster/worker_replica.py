@@ -1,0 +1,119 @@
+"""One worker replica under Ray Serve: an engine in its own thread, reached through an event loop."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ray import serve
+
+from easel.cluster.errors import ReplicaLost, SchedulerLost
+from easel.cluster.journal import Journal, JournalSettings
+from easel.cluster.journal_records import Record
+from easel.cluster.journal_writer import JournalWriter
+from easel.cluster.replica_streams import Event, ReplicaStreams
+from easel.cluster.scheduler_client import SchedulerClient
+from easel.scheduler.errors import SchedulerError
+from easel.scheduler.messages import GenerationTask
+from easel.worker.config import EngineConfig
+from easel.worker.engine_thread import EngineCallbacks, EngineThread
+from easel.worker.errors import EngineStopped
+from easel.worker.loading import load_engine
+
+LOGGER = logging.getLogger("easel.replica")
+
+_DIGEST_SECONDS = 1 / 15
+_IDLE_DIGEST_SECONDS = 0.5  # nothing changes; well below the time after which silence means death
+_DIGEST_PATIENCE_SECONDS = 2.0
+_RENEWALS_PER_LEASE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSettings:
+    """What a worker replica is told at start."""
+
+    model: Path
+    engine: EngineConfig
+    journal: JournalSettings
+
+
+class WorkerReplica:
+    """Runs requests for gateways, reports to the scheduler, writes blocks to the journal."""
+
+    async def __init__(self, settings: ReplicaSettings) -> None:
+        """Returns once the model is loaded. Raises CheckpointError when it cannot be."""
+        self._replica_id: str = serve.get_replica_context().replica_id.unique_id
+        self._scheduler = SchedulerClient()
+        self._writer = JournalWriter(
+            Journal(settings.journal),
+            self._on_stale,
+            settings.journal.flush_seconds,
+            settings.journal.buffer_records,
+        )
+        self._engine = EngineThread(lambda: load_engine(settings.model, settings.engine), self._callbacks())
+        self._streams = ReplicaStreams(self._engine, self._writer.offer)
+        await asyncio.to_thread(self._engine.start)
+        self._tasks = [
+            asyncio.create_task(self._writer.run()),
+            asyncio.create_task(self._report_for_ever()),
+            asyncio.create_task(self._renew_for_ever(settings.journal.lease_seconds / _RENEWALS_PER_LEASE)),
+        ]
+
+    async def generate(self, task: GenerationTask, *, replica_id: str) -> AsyncGenerator[Event, None]:
+        """One request's events, the last with a `finish`. Closing cancels.
+
+        Raises ReplicaLost when the request was meant for another replica, and otherwise what
+        ReplicaStreams.run raises.
+        """
+        if replica_id != self._replica_id:
+            raise ReplicaLost(replica_id, f"this is {self._replica_id}")
+        async for event in self._streams.run(task):
+            yield event
+
+    async def check_health(self) -> None:
+        """Called by Serve, which replaces the replica when this raises."""
+        if self._engine.failure is not None:
+            raise EngineStopped(repr(self._engine.failure))
+        for task in self._tasks:
+            if task.done():
+                raise EngineStopped(f"background work ended: {task!r}")
+
+    def _callbacks(self) -> EngineCallbacks:
+        loop = asyncio.get_running_loop()
+
+        def on_events(events: list[Event]) -> None:
+            loop.call_soon_threadsafe(self._streams.deliver, events)
+
+        def on_refused(request_id: str, error: SchedulerError) -> None:
+            loop.call_soon_threadsafe(self._streams.refuse, request_id, error)
+
+        def on_failure(error: BaseException) -> None:
+            loop.call_soon_threadsafe(self._streams.fail_all, EngineStopped(repr(error)))
+
+        return EngineCallbacks(on_events, on_refused, on_failure)
+
+    def _on_stale(self, record: Record) -> None:
+        self._streams.on_stale(record)
+
+    async def _report_for_ever(self) -> None:
+        """Digests up, policies down. Without a scheduler the engine goes on by its last policy."""
+        sequence = 0
+        while self._engine.failure is None:
+            sequence += 1
+            digest = self._engine.digest(self._replica_id, sequence)
+            try:
+                async with asyncio.timeout(_DIGEST_PATIENCE_SECONDS):
+                    policy = await self._scheduler.digest(digest)
+                if policy is not None:
+                    self._engine.set_policy(policy)
+            except (SchedulerLost, TimeoutError) as error:
+                LOGGER.warning("digest %d was not delivered: %s", sequence, error)
+            except EngineStopped:
+                return
+            await asyncio.sleep(_DIGEST_SECONDS if digest.active else _IDLE_DIGEST_SECONDS)
+
+    async def _renew_for_ever(self, pause_seconds: float) -> None:
+        while True:
+            await asyncio.sleep(pause_seconds)
+            self._streams.renew_leases()

@@ -1,0 +1,199 @@
+"""The scheduler as an actor, without Ray: waiting, leases, losses and restarts."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from easel.cluster.errors import NoReplica
+from easel.cluster.journal import JournalSettings
+from easel.cluster.scheduler_actor import SchedulerActor
+from easel.cluster.valkey_server import EmbeddedValkey
+from easel.scheduler.admission import AdmissionTicket
+from easel.scheduler.central import ClusterLimits
+from easel.scheduler.errors import QueueFull
+from easel.scheduler.messages import CostCoefficients, ReplicaDigest
+
+pytestmark = pytest.mark.asyncio
+
+NOWHERE = JournalSettings("unix:///nowhere/valkey.sock")
+
+
+def a_digest(replica_id: str, sequence: int, active: tuple[str, ...] = (), slots: int = 1) -> ReplicaDigest:
+    return ReplicaDigest(
+        replica_id=replica_id,
+        sequence=sequence,
+        slots=slots,
+        slots_used=len(active),
+        pages=64,
+        pages_available=64,
+        page_size=4,
+        block_length=4,
+        waiting=0,
+        waiting_prefill_tokens=0,
+        active=active,
+        steps_per_block=4.0,
+        step_seconds=0.01,
+        cost=CostCoefficients(0.001, 1e-5, 1e-8, 1e-5),
+        refresh_tokens=0,
+        reuse_tokens=0,
+        steps=0,
+        blocks=0,
+        committed_tokens=0,
+        policy_epoch=0,
+    )
+
+
+def a_ticket(request_id: str, excluded: frozenset[str] = frozenset()) -> AdmissionTicket:
+    return AdmissionTicket(request_id, prompt_tokens=4, max_tokens=8, excluded=excluded)
+
+
+@dataclass(slots=True)
+class World:
+    """An actor under a clock that stands still, with room for one request a replica."""
+
+    journal: JournalSettings = NOWHERE
+    now: float = 100.0
+    wall: float = 50.0
+    no_replica_seconds: float = 30.0
+    actor: SchedulerActor = field(init=False)
+
+    def __post_init__(self) -> None:
+        limits = ClusterLimits(max_waiting=2, queue_ahead=0, digest_timeout_seconds=3.0)
+        self.actor = SchedulerActor(
+            limits, self.journal, self.no_replica_seconds, clock=lambda: self.now, wall=lambda: self.wall
+        )
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_request_waits_until_a_replica_reports() -> None:
+    world = World()
+    placing = asyncio.ensure_future(world.actor.place(a_ticket("r")))
+    await settle()
+    assert not placing.done()
+    await world.actor.digest(a_digest("a", 1))
+    assert (await placing).replica_id == "a"
+
+
+async def test_a_request_waits_for_room_and_gets_it_when_another_ends() -> None:
+    world = World()
+    await world.actor.digest(a_digest("a", 1))
+    await world.actor.place(a_ticket("first"))
+    second = asyncio.ensure_future(world.actor.place(a_ticket("second")))
+    await settle()
+    assert not second.done()
+    await world.actor.end("first")
+    assert (await second).replica_id == "a"
+
+
+async def test_too_many_waiting_requests_are_refused() -> None:
+    world = World()
+    waiting = [asyncio.ensure_future(world.actor.place(a_ticket(name))) for name in "ab"]
+    await settle()
+    with pytest.raises(QueueFull) as caught:
+        await world.actor.place(a_ticket("c"))
+    assert caught.value.limit == 2
+    for name in "ab":
+        await world.actor.end(name)
+    await asyncio.wait(waiting)
+    assert all(task.cancelled() for task in waiting)
+
+
+async def test_without_any_replica_a_request_is_refused_in_time() -> None:
+    world = World(no_replica_seconds=0.01)
+    with pytest.raises(NoReplica):
+        await world.actor.place(a_ticket("r"))
+    assert (await world.actor.status())["waiting"] == 0
+
+
+async def test_epochs_grow_without_a_journal_and_across_a_restart() -> None:
+    world = World()
+    await world.actor.digest(a_digest("a", 1, slots=9))
+    epochs = [(await world.actor.place(a_ticket(name))).lease_epoch for name in "abc"]
+    restarted = World(wall=world.wall + 1.0)
+    await restarted.actor.digest(a_digest("a", 1, slots=9))
+    epochs.append((await restarted.actor.place(a_ticket("d"))).lease_epoch)
+    assert epochs == sorted(set(epochs))
+    assert (await world.actor.status())["journal"] == "degraded"
+
+
+async def test_a_lease_is_written_to_the_journal(valkey: EmbeddedValkey) -> None:
+    world = World(JournalSettings(valkey.url, prefix="actor:"))
+    await world.actor.digest(a_digest("a", 1, slots=9))
+    first = await world.actor.place(a_ticket("r"))
+    again = await world.actor.place(a_ticket("r"))
+    assert again.lease_epoch > first.lease_epoch
+    assert (await world.actor.status())["journal"] == "ok"
+    await world.actor.close()
+
+
+async def test_a_reported_loss_reaches_those_who_wait_for_it_and_frees_nothing_twice() -> None:
+    world = World()
+    await world.actor.digest(a_digest("a", 1))
+    known, _ = await world.actor.losses(-1)
+    waiting = asyncio.ensure_future(world.actor.losses(known))
+    await settle()
+    await world.actor.report_lost("a")
+    await world.actor.report_lost("a")
+    assert await waiting == (known + 1, ["a"])
+    assert (await world.actor.status())["replicas"] == []
+
+
+async def test_a_count_from_before_a_restart_starts_anew() -> None:
+    world = World()
+    assert await world.actor.losses(17) == (0, [])
+
+
+async def test_a_silent_replica_is_lost_and_known_again_when_it_speaks() -> None:
+    world = World()
+    await world.actor.digest(a_digest("a", 1))
+    known, _ = await world.actor.losses(-1)
+    world.now += 10.0
+    assert await world.actor.losses(known) == (1, ["a"])
+    await world.actor.digest(a_digest("a", 2))
+    assert (await world.actor.status())["replicas"] == ["a"]
+
+
+async def test_a_repeated_call_for_the_same_request_supersedes_the_first() -> None:
+    world = World()
+    first = asyncio.ensure_future(world.actor.place(a_ticket("r")))
+    await settle()
+    second = asyncio.ensure_future(world.actor.place(a_ticket("r")))
+    await settle()
+    await world.actor.digest(a_digest("a", 1))
+    assert (await second).replica_id == "a"
+    assert first.cancelled()
+
+
+async def test_an_excluded_replica_is_not_chosen() -> None:
+    world = World()
+    for name in "ab":
+        await world.actor.digest(a_digest(name, 1))
+    placement = await world.actor.place(a_ticket("r", excluded=frozenset({"a"})))
+    assert placement.replica_id == "b"
+
+
+async def test_a_new_scheduler_adopts_what_digests_say_is_running() -> None:
+    world = World()
+    await world.actor.digest(a_digest("a", 41, active=("older",)))
+    placing = asyncio.ensure_future(world.actor.place(a_ticket("r")))
+    await settle()
+    assert not placing.done()
+    await world.actor.digest(a_digest("a", 42))
+    assert (await placing).replica_id == "a"
+
+
+async def test_a_replica_is_told_a_policy() -> None:
+    world = World()
+    assert await world.actor.digest(a_digest("a", 1)) is None
+    for sequence in range(2, 1000):
+        await asyncio.sleep(0.001)
+        policy = await world.actor.digest(a_digest("a", sequence))
+        if policy is not None:
+            assert policy.epoch > 0
+            return
+    raise AssertionError("no policy came")
