@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from easel.demo.reference_loop import Forward, LoopSettings, generate
@@ -32,7 +32,7 @@ def load_backbone(path: Path, dtype: torch.dtype) -> Forward:
     config = Qwen3Config(**{field: raw[field] for field in BACKBONE_FIELDS}, rope_parameters=rope)
     model = Qwen3ForCausalLM(config)
     model.load_state_dict(load_file(path / "model.safetensors"), strict=not config.tie_word_embeddings)
-    model.to(dtype=dtype)
+    nn.Module.to(model, dtype=dtype)  # transformers' own `to` is not typed as a method
     model.eval()
 
     def forward(tokens: Tensor, positions: Tensor, allowed: Tensor) -> Tensor:
