@@ -8,12 +8,13 @@ from torch.nn import functional as F
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Scale each last-dimension vector to unit root mean square, then by `weight`.
 
-    x [..., d] any float dtype; weight [d] of the same dtype. Returns x's shape and dtype.
+    x [..., d] any float dtype; weight [d], or [heads, d] for x [..., heads, d], of the same dtype.
+    Returns x's shape and dtype.
     """
-    if x.shape[-1:] != weight.shape:
-        raise ValueError(f"rms_norm: x ends in {x.shape[-1]}, weight has shape {tuple(weight.shape)}")
+    if x.shape[-weight.ndim :] != weight.shape:
+        raise ValueError(f"rms_norm: x has shape {tuple(x.shape)}, weight {tuple(weight.shape)}")
     if x.dtype == torch.float32:
-        return F.rms_norm(x, weight.shape, weight, eps)
+        return F.rms_norm(x, weight.shape[-1:], None, eps).mul_(weight)
     return reference_rms_norm(x, weight, eps)
 
 

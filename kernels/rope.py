@@ -29,8 +29,10 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
             f"apply_rotary: x {tuple(x.shape)} needs angles [tokens, 1, d], got {tuple(cos.shape)}"
         )
     half = x.shape[-1] // 2
-    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-    return x * cos + turned * sin
+    turned = x * cos
+    turned[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
+    turned[..., half:].addcmul_(x[..., :half], sin[..., half:])
+    return turned
 
 
 def reference_apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

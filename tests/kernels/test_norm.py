@@ -36,5 +36,14 @@ def test_eps_keeps_a_zero_vector_at_zero() -> None:
 
 
 def test_a_weight_of_another_length_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"x ends in 9, weight has shape \(8,\)"):
+    with pytest.raises(ValueError, match=r"x has shape \(2, 9\), weight \(8,\)"):
         rms_norm(torch.zeros(2, 9), torch.ones(8), 1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_head_may_have_a_weight_of_its_own(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(7, 3, 10, generator=generator).to(dtype)
+    weight = torch.randn(3, 10, generator=generator).to(dtype)
+    heads = [rms_norm(x[:, head].contiguous(), weight[head], 1e-6) for head in range(3)]
+    torch.testing.assert_close(rms_norm(x, weight, 1e-6), torch.stack(heads, dim=1))

@@ -21,8 +21,7 @@ class LayerWeights:
 
     input_norm: Tensor  # [h]
     qkv: Tensor  # [q + 2 kv, h]
-    q_norm: Tensor  # [head_dim]
-    k_norm: Tensor  # [head_dim]
+    qk_norm: Tensor  # [heads + kv_heads, head_dim]; the query heads' weight, then the key heads'
     out: Tensor  # [h, q]
     mlp_norm: Tensor  # [h]
     gate_up: Tensor  # [2 intermediate, h]
@@ -65,9 +64,8 @@ class Decoder:
         config = self.config
         heads = F.linear(h, layer.qkv).view(h.shape[0], -1, config.head_dim)
         queries, values = config.heads, config.heads + config.kv_heads  # where k and v start
-        q = apply_rotary(rms_norm(heads[:, :queries], layer.q_norm, config.rms_norm_eps), *angles)
-        k = apply_rotary(rms_norm(heads[:, queries:values], layer.k_norm, config.rms_norm_eps), *angles)
-        v = heads[:, values:]
+        turned = apply_rotary(rms_norm(heads[:, :values], layer.qk_norm, config.rms_norm_eps), *angles)
+        q, k, v = turned[:, :queries], turned[:, queries:], heads[:, values:]
         if batch.written.numel():
             cache.write(index, batch.written_to, k[batch.written], v[batch.written])
         scale = config.head_dim**-0.5
@@ -77,7 +75,7 @@ class Decoder:
 
 def _swiglu(h: Tensor, layer: LayerWeights) -> Tensor:
     gate, up = F.linear(h, layer.gate_up).chunk(2, dim=-1)
-    return F.linear(F.silu(gate) * up, layer.down)
+    return F.linear(F.silu(gate).mul_(up), layer.down)
 
 
 def expected_tensors(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
@@ -118,7 +116,7 @@ def build_decoder(config: DecoderConfig, weights: Mapping[str, Tensor]) -> Decod
     return Decoder(
         config=config,
         embedding=embedding,
-        layers=tuple(_layer(weights, f"model.layers.{index}.") for index in range(config.layers)),
+        layers=tuple(_layer(config, weights, f"model.layers.{index}.") for index in range(config.layers)),
         final_norm=weights["model.norm.weight"],
         head=embedding if config.tied_embeddings else weights["lm_head.weight"],
         rotary=_rotary(config, embedding),
@@ -130,7 +128,7 @@ def _rotary(config: DecoderConfig, like: Tensor) -> RotaryTable:
     return RotaryTable(table.cos.to(like.device), table.sin.to(like.device))
 
 
-def _layer(weights: Mapping[str, Tensor], prefix: str) -> LayerWeights:
+def _layer(config: DecoderConfig, weights: Mapping[str, Tensor], prefix: str) -> LayerWeights:
     def of(*names: str) -> Tensor:
         tensors = [weights[f"{prefix}{name}.weight"] for name in names]
         return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
@@ -138,8 +136,12 @@ def _layer(weights: Mapping[str, Tensor], prefix: str) -> LayerWeights:
     return LayerWeights(
         input_norm=of("input_layernorm"),
         qkv=of("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        q_norm=of("self_attn.q_norm"),
-        k_norm=of("self_attn.k_norm"),
+        qk_norm=torch.cat(
+            (
+                of("self_attn.q_norm").expand(config.heads, -1),
+                of("self_attn.k_norm").expand(config.kv_heads, -1),
+            )
+        ),
         out=of("self_attn.o_proj"),
         mlp_norm=of("post_attention_layernorm"),
         gate_up=of("mlp.gate_proj", "mlp.up_proj"),
