@@ -15,13 +15,13 @@ from rich.console import Console
 
 from easel.bench.bare_replicas import BareReplicas
 from easel.bench.report import Figure, alternate, describe_setup, print_figures, print_setup, write_json
-from easel.bench.workload import Job, demo_jobs
+from easel.bench.workload import ONE_A_STEP, Case, Job, demo_jobs
 from easel.cluster.config import ClusterConfig
 from easel.cluster.lifecycle import start
 from easel.worker.config import EngineConfig
 from easel.worker.model_info import ModelInfo, read_model_info
 
-CONCURRENCY = (8, 32)
+CASES = (Case(8), Case(32), Case(8, ONE_A_STEP))
 
 
 async def run_http(base_url: str, model: str, jobs: Sequence[Job], concurrency: int) -> int:
@@ -42,6 +42,7 @@ async def _ask(client: httpx.AsyncClient, model: str, job: Job) -> int:
         "messages": [{"role": "user", "content": job.task.prompt}],
         "max_tokens": job.request.sampling.max_tokens,
         "temperature": 0,
+        "diffusion": {"threshold": job.request.diffusion.threshold},
     }
     response = await client.post("/v1/chat/completions", json=body)
     response.raise_for_status()
@@ -54,7 +55,7 @@ def measure(
     model: ModelInfo,
     served_name: str,
     options: argparse.Namespace,
-    concurrency: int,
+    case: Case,
 ) -> dict[str, Figure]:
     """Committed tokens a second through HTTP and bare; each round has new tasks, the same for both."""
     rounds = {"cluster": 0, "bare": 0}
@@ -62,8 +63,7 @@ def measure(
     def timed(name: str, run: Callable[[list[Job]], int]) -> Callable[[], float]:
         def once() -> float:
             rounds[name] += 1
-            count = concurrency * options.waves
-            jobs = demo_jobs(model, count, seed=10_000 * concurrency + rounds[name])
+            jobs = demo_jobs(model, case.concurrency * options.waves, case.seed(rounds[name]), case.threshold)
             started = time.perf_counter()
             return run(jobs) / (time.perf_counter() - started)
 
@@ -71,7 +71,7 @@ def measure(
 
     variants = {
         "cluster": timed(
-            "cluster", lambda jobs: asyncio.run(run_http(base_url, served_name, jobs, concurrency))
+            "cluster", lambda jobs: asyncio.run(run_http(base_url, served_name, jobs, case.concurrency))
         ),
         "bare": timed("bare", bare.run),
     }
@@ -96,13 +96,11 @@ def main() -> None:
         }
     )
     with start(config) as cluster:
-        for concurrency in CONCURRENCY:
-            engine = EngineConfig(
-                slots=max(1, concurrency // options.replicas), dtype=options.dtype, threads=1
-            )
+        for case in CASES:
+            slots = max(1, case.concurrency // options.replicas)
+            engine = EngineConfig(slots=slots, dtype=options.dtype, threads=1)
             bare = BareReplicas.start(options.model, engine, options.replicas)
-            case = f"{concurrency} concurrent"
-            figures[case] = measure(bare, cluster.base_url, model, cluster.model_name, options, concurrency)
+            figures[case.name] = measure(bare, cluster.base_url, model, cluster.model_name, options, case)
             bare.stop()
     print_figures(console, "Committed tokens per second", "tok/s", figures)
     ratios = {case: row["cluster"].median / row["bare"].median for case, row in figures.items()}

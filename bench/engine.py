@@ -14,42 +14,46 @@ import torch
 from rich.console import Console
 
 from easel.bench.bare_replicas import run_engine
-from easel.bench.huggingface import answer_batch, answer_one, load_backbone
+from easel.bench.huggingface import answer_batch, load_backbone
 from easel.bench.report import Figure, alternate, describe_setup, print_figures, print_setup, write_json
-from easel.bench.workload import Job, demo_jobs
+from easel.bench.workload import ONE_A_STEP, Case, Job, demo_jobs
 from easel.demo.reference_loop import Forward
 from easel.worker.config import EngineConfig
 from easel.worker.device import choose_dtype, cpu_features
 from easel.worker.engine import Engine
 from easel.worker.loading import load_engine
 
-CONCURRENCY = (1, 8, 32)
+CASES = (Case(1), Case(8), Case(32), Case(8, ONE_A_STEP))
 
 
 def run_loop(forward: Forward, engine: Engine, jobs: Iterable[Job]) -> int:
-    return sum(answer_one(forward, job.request.prompt, engine.model) for job in jobs)
+    return sum(
+        answer_batch(forward, [job.request.prompt], engine.model, job.request.diffusion.threshold)
+        for job in jobs
+    )
 
 
 def run_batched_loop(forward: Forward, engine: Engine, jobs: Iterable[Job]) -> int:
-    by_length: dict[int, list[tuple[int, ...]]] = defaultdict(list)
+    groups: dict[tuple[int, float], list[tuple[int, ...]]] = defaultdict(list)
     for job in jobs:
-        by_length[len(job.request.prompt)].append(job.request.prompt)
-    return sum(answer_batch(forward, prompts, engine.model) for prompts in by_length.values())
+        groups[len(job.request.prompt), job.request.diffusion.threshold].append(job.request.prompt)
+    return sum(
+        answer_batch(forward, prompts, engine.model, threshold) for (_, threshold), prompts in groups.items()
+    )
 
 
-def measure(options: argparse.Namespace, concurrency: int) -> dict[str, Figure]:
+def measure(options: argparse.Namespace, case: Case) -> dict[str, Figure]:
     """Committed tokens a second of each variant; every round takes new tasks, so no prefix is cached."""
     dtype = choose_dtype(options.dtype, torch.device("cpu"), cpu_features())
-    engine = load_engine(options.model, EngineConfig(slots=concurrency, dtype=options.dtype))
+    engine = load_engine(options.model, EngineConfig(slots=case.concurrency, dtype=options.dtype))
     forward = load_backbone(options.model, dtype)
     rounds = {"engine": 0, "loop": 0, "batched loop": 0}
 
     def timed(name: str, run: Callable[[list[Job]], int]) -> Callable[[], float]:
         def once() -> float:
             rounds[name] += 1
-            jobs = demo_jobs(
-                engine.model, max(concurrency, options.jobs), seed=1000 * concurrency + rounds[name]
-            )
+            count = max(case.concurrency, options.jobs)
+            jobs = demo_jobs(engine.model, count, case.seed(rounds[name]), case.threshold)
             started = time.perf_counter()
             return run(jobs) / (time.perf_counter() - started)
 
@@ -71,7 +75,7 @@ def main() -> None:
     console = Console()
     setup = describe_setup(str(options.model.name), options.dtype, options.threads)
     print_setup(console, setup)
-    figures = {f"{n} concurrent": measure(options, n) for n in CONCURRENCY}
+    figures = {case.name: measure(options, case) for case in CASES}
     print_figures(console, "Committed tokens per second", "tok/s", figures)
     ratios = {
         case: {name: row["engine"].median / row[name].median for name in row} for case, row in figures.items()

@@ -44,17 +44,12 @@ def load_backbone(path: Path, dtype: torch.dtype) -> Forward:
     return forward
 
 
-def answer_one(forward: Forward, prompt: tuple[int, ...], model: ModelInfo) -> int:
-    """Denoise one request by the loop; returns its output tokens, without end-of-sequence."""
-    (eos,) = model.eos_token_ids
-    settings = LoopSettings(model.mask_token_id, eos, model.block_length, model.diffusion.threshold)
-    tokens = generate(forward, torch.tensor([prompt]), settings)[0].tokens
-    return len(tokens) - (eos in tokens)
+def answer_batch(forward: Forward, prompts: list[tuple[int, ...]], model: ModelInfo, threshold: float) -> int:
+    """Denoise prompts of one length by the loop; returns output tokens, without end-of-sequence.
 
-
-def answer_batch(forward: Forward, prompts: list[tuple[int, ...]], model: ModelInfo) -> int:
-    """The same for prompts of one length in one batch, so that every forward serves all of them."""
+    Every forward serves all prompts that are not finished.
+    """
     (eos,) = model.eos_token_ids
-    settings = LoopSettings(model.mask_token_id, eos, model.block_length, model.diffusion.threshold)
+    settings = LoopSettings(model.mask_token_id, eos, model.block_length, threshold)
     made = generate(forward, torch.tensor(prompts), settings)
     return sum(len(one.tokens) - (eos in one.tokens) for one in made)
