@@ -123,7 +123,7 @@ def _is_harmless(value: object, values: tuple[object, ...] | Effect) -> bool:
 
 def _refuse_unknown(name: str, fields: Collection[str]) -> NoReturn:
     close = difflib.get_close_matches(name, fields, n=1)
-    hint = f"did you mean {close[0]}?" if close else "known fields: " + ", ".join(sorted(fields))
+    hint = f"the nearest known one is {close[0]}" if close else "known fields: " + ", ".join(sorted(fields))
     # A name may hold half of a surrogate pair, which no message can.
     printable = name.encode(errors="backslashreplace").decode()
     raise PydanticCustomError("unknown_field", "unknown field; {hint}", {"field": printable, "hint": hint})

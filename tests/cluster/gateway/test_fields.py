@@ -57,9 +57,9 @@ async def test_zero_logprobs_of_a_completion_is_not_taken_for_false() -> None:
 @pytest.mark.parametrize(
     ("fields", "param", "hint"),
     [
-        ({"temprature": 1}, "temprature", "did you mean temperature?"),
+        ({"temprature": 1}, "temprature", "the nearest known one is temperature"),
         ({"zebra": 1}, "zebra", "known fields: "),
-        ({"diffusion": {"step": 1}}, "diffusion.step", "did you mean steps?"),
+        ({"diffusion": {"step": 1}}, "diffusion.step", "the nearest known one is steps"),
         ({"stream": True, "stream_options": {"canvas": True}}, "stream_options.canvas", "include_canvas"),
     ],
 )
