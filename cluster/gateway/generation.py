@@ -34,7 +34,7 @@ class Generation:
             try:
                 async for delta in deltas:
                     yield delta
-            except Exception:
+            except Exception:  # counted only; who answers the client explains it
                 failed = True
                 raise
             finally:

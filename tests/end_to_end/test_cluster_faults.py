@@ -78,9 +78,12 @@ async def test_requests_survive_the_schedulers_death(cluster: RunningCluster) ->
 
 
 def test_a_dead_gateway_is_back_on_the_same_port(cluster: RunningCluster) -> None:
-    kill(processes_named(cluster.process.pid, GATEWAY)[0])
+    victim = processes_named(cluster.process.pid, GATEWAY)[0]
+    kill(victim)
+    eventually(lambda: not victim.is_running(), "the gateway's death")
     eventually(lambda: answers(cluster), "the gateway's return")
     eventually(lambda: len(health(cluster)["replicas"]) == 2, "both replicas' reports")
+    assert victim.pid not in {process.pid for process in processes_named(cluster.process.pid, GATEWAY)}
 
 
 def test_without_its_journal_the_cluster_serves_and_says_so(cluster: RunningCluster) -> None:
