@@ -8,6 +8,7 @@ from easel.scheduler.messages import ReplicaShape
 from easel.scheduler.pages import PagePool
 from easel.scheduler.prefix_cache import PrefixCache, page_hash, salt_of
 from easel.scheduler.slots import SlotTable
+from easel.scheduler.window import WindowBooks
 
 
 class Books:
@@ -18,6 +19,7 @@ class Books:
         self.slots = SlotTable(shape.slots)
         self.cache = PrefixCache()
         self.pool = PagePool(shape.pages, forget=self.cache.forget)
+        self.window = WindowBooks(shape) if shape.window else None
 
     def admit(self, state: RequestState, now: float) -> bool:
         """Gives a waiting request a slot, the cached pages of its prefix, and a promise of the rest.
@@ -25,9 +27,9 @@ class Books:
         False, with nothing changed, when there is no slot or the pages it may come to need
         could not all be had.
         """
-        if not self.slots.free:
+        if not self.slots.free or (self.window is not None and not self.window.has_room):
             return False
-        matched = self.cache.match(state.chain)
+        matched = self._cached(state)
         idle = sum(1 for page in matched if self.pool.references(page) == 0)
         missing = state.pages_needed - len(matched)
         if missing + idle > self.pool.available:
@@ -41,11 +43,22 @@ class Books:
         state.named = len(matched)
         state.written = state.cached_tokens = len(matched) * self.shape.page_size
         state.admitted_at = state.prefilled_at = now
+        if self.window is not None:
+            self.window.admit(state, len(matched))
         self.slots.take(state)
+        if not state.layout.shares_prefix:
+            self.extend(state, state.pages_needed * self.shape.page_size)
         return True
+
+    def _cached(self, state: RequestState) -> list[int]:
+        """Pages of the longest part of the prefix that all layers have cached."""
+        matched = self.cache.match(state.chain)
+        return matched if self.window is None else matched[: self.window.reach(state.chain, len(matched))]
 
     def extend(self, state: RequestState, end: int) -> None:
         """Gives the request pages for all positions before `end`, out of its promise."""
+        if self.window is not None:
+            self.window.extend(state, end)
         missing = -(-end // self.shape.page_size) - len(state.pages)
         if missing <= 0:
             return
@@ -66,7 +79,11 @@ class Books:
             page = state.pages[index]
             if self.cache.insert(state.chain[index], page):
                 self.pool.keep(page)
+            if self.window is not None:
+                self.window.name(state, index)
             state.named = index + 1
+        if self.window is not None:
+            self.window.drop_unseen(state)
 
     def leave(self, state: RequestState) -> None:
         """Takes back the slot, the pages and the promise."""
@@ -78,9 +95,14 @@ class Books:
             self.pool.release(page)
         state.pages = []
         state.page_table = ()
+        if self.window is not None:
+            self.window.leave(state)
 
     def check(self, states: Iterable[RequestState]) -> None:
         """Raises BrokenBooks unless slots, pages, promises and references balance over `states`."""
+        states = list(states)
+        if self.window is not None:
+            self.window.check(states)
         self.slots.check()
         self.pool.check()
         self.cache.check()

@@ -1,9 +1,10 @@
 """A batch plan in the making: rows added so far, what they cost, and what still fits."""
 
 from easel.scheduler.books import Books
-from easel.scheduler.cost import CostModel
+from easel.scheduler.cost import NO_LIMIT, CostModel
 from easel.scheduler.life import RequestState
-from easel.scheduler.messages import BatchPlan, PhasePolicy, Row
+from easel.scheduler.messages import BatchPlan, PhasePolicy, ReplicaShape, Row
+from easel.scheduler.window import longest_write
 
 
 class Draft:
@@ -14,6 +15,7 @@ class Draft:
         self._policy = policy
         self._cost = cost
         self._block = books.shape.block_length
+        self._longest_write = _longest_write(books.shape)
         self._writes: list[Row] = []
         self._canvases: list[Row] = []
         self._seconds = cost.coefficients.constant
@@ -28,16 +30,20 @@ class Draft:
         return left if self.newcomers else max(left, self._block)
 
     def add_running_canvases(self) -> None:
-        """A reuse row for every canvas that is being denoised."""
+        """A row for every canvas that is being denoised."""
         slots = self._books.slots
-        self._canvases.extend(slots.reuse_rows.values())
-        self._seconds += self._cost.of_load(slots.reuse_load) - self._cost.coefficients.constant
+        self._canvases.extend(slots.canvas_rows.values())
+        self._refresh_tokens += slots.canvas_load.tokens - slots.canvas_load.reuse_tokens
+        self._seconds += self._cost.of_load(slots.canvas_load) - self._cost.coefficients.constant
 
     def add_finished_blocks(self) -> None:
         """For every block that was finished, its commit together with the next canvas's opening."""
         for state in self._books.slots.finished.values():
-            self._books.extend(state, state.canvas_start)
-            self._add_write(state.commit_row())
+            if state.to_commit:
+                self._books.extend(state, state.canvas_start)
+                self._add_write(state.commit_row())
+                if not self._policy.fuse_commits:
+                    continue
             self._add_open(state.open_row())
 
     def room(self, start: int) -> int:
@@ -49,7 +55,8 @@ class Draft:
         tokens = min(self.quota_left, self._cost.chunk_within(seconds, start))
         if not self.newcomers:
             tokens = max(tokens, self._block)
-        return tokens // self._block * self._block
+        granularity = self._books.shape.granularity
+        return tokens // granularity * granularity
 
     def advance(self, state: RequestState, room: int) -> bool:
         """Prefills up to `room` tokens of a request that has a slot, and opens its canvas if that fits.
@@ -57,14 +64,14 @@ class Draft:
         False when it got no row.
         """
         before = len(self._writes) + len(self._canvases)
-        chunk = min(state.prefill_left, room)
+        chunk = min(state.prefill_left, room, self._longest_write)
         if chunk > 0:
             self._books.extend(state, state.written + chunk)
             self._add_write(state.prefill_row(chunk))
         if chunk == state.prefill_left and self._opens < max(1, self._policy.opens_per_step):
             opening = state.open_row()
             nothing_else = not self.newcomers and chunk == 0
-            if nothing_else or (room >= chunk + self._block and self._in_time(opening)):
+            if nothing_else or (room >= chunk + opening.length and self._in_time(opening)):
                 self._add_open(opening)
                 self._opens += 1
         advanced = len(self._writes) + len(self._canvases) > before
@@ -88,3 +95,9 @@ class Draft:
     def _count(self, row: Row) -> None:
         self._refresh_tokens += row.length
         self._seconds += self._cost.of_row(row)
+
+
+def _longest_write(shape: ReplicaShape) -> int:
+    if not shape.window:
+        return NO_LIMIT
+    return longest_write(shape.window, shape.page_size, shape.block_length)

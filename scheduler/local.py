@@ -143,6 +143,7 @@ class LocalScheduler:
             blocks=totals.blocks,
             committed_tokens=totals.committed_tokens,
             policy_epoch=self._policy.epoch,
+            layout=self.shape.layout,
         )
 
     def check(self) -> None:
@@ -169,7 +170,10 @@ class LocalScheduler:
             state.prefilled_at = now
 
     def _stepped(self, state: RequestState, canvas: CanvasResult, started: float) -> None:
-        if state.stage is not Stage.DENOISING:
+        state.step, state.live = canvas.step, canvas.live
+        if state.stage is Stage.DENOISING:
+            self._books.slots.stepped(state)
+        else:
             self._books.slots.canvas_opened(state)
             state.opened_at = started
         state.entropy_sum += canvas.mean_entropy

@@ -6,7 +6,7 @@ All times are seconds of the sender's monotonic clock unless a field says otherw
 from dataclasses import dataclass
 from enum import StrEnum
 
-from easel.scheduler.phase import Phase, RowKind
+from easel.scheduler.phase import Phase, RowKind, SequenceLayout
 from easel.scheduler.request import DiffusionParams, FinishReason, Request, SamplingParams
 
 
@@ -33,27 +33,39 @@ class CanvasSpec:
 class Row:
     """One row of a forward: `length` positions of a request, from absolute position `start`.
 
-    PREFILL and COMMIT rows carry the `tokens` they write, OPEN rows the `canvas` to open.
-    REUSE rows carry neither: the registers hold the canvas.
+    PREFILL and COMMIT rows carry the `tokens` they write, OPEN rows the `canvas` to open. Other
+    canvas rows carry neither: the registers hold the canvas. In a bidirectional sequence of
+    `span` tokens OPEN and REBUILD rows hold all of it, and `tokens` are those before the canvas
+    (of a REUSE row at least the last one).
     """
 
     kind: RowKind
     request_id: str
     slot: int
     start: int  # absolute position of the first query
-    length: int  # queries; a multiple of the block length
+    length: int  # queries; in a partial step those that can still change, wherever they are
     pages: tuple[int, ...]  # page table; covers [0, end) for write rows, [0, start) for canvas rows
     tokens: tuple[int, ...] = ()
     canvas: CanvasSpec | None = None
+    canvas_start: int = 0  # absolute position of a canvas row's canvas
+    span: int = 0  # of a bidirectional sequence; 0: nothing after the row is seen
+    window_pages: tuple[int, ...] = ()  # page table of sliding-window layers, from page window_first on
+    window_first: int = 0
+    keeps: bool = False  # the canvas's keys and values are kept for partial steps
 
     @property
     def end(self) -> int:
         return self.start + self.length
 
     @property
+    def partial(self) -> bool:
+        """Whether the step reads the keys and values of positions it does not compute."""
+        return self.keeps and self.kind is RowKind.REUSE
+
+    @property
     def pairs(self) -> int:
         """Query-key pairs, counting every query as seeing all keys up to the row's end."""
-        return self.length * self.end
+        return self.length * (self.span or self.end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +94,7 @@ class CanvasResult:
     undecided: int  # positions still open
     mean_entropy: float  # nats, over the positions that were undecided before the step
     tokens: tuple[int, ...] = ()
+    live: int = 0  # positions a partial step would compute next: undecided, or decided just now
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +155,7 @@ class PhasePolicy:
     refresh_tokens: int = 512  # most refresh tokens in one step
     opens_per_step: int = 8  # newcomers' canvases opened in one step, at most
     order: RefreshOrder = RefreshOrder.SLACK
+    fuse_commits: bool = True  # a block's commit and the next one's opening share a forward
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +182,7 @@ class ReplicaDigest:
     blocks: int
     committed_tokens: int
     policy_epoch: int
+    layout: SequenceLayout = SequenceLayout.BLOCK_CAUSAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +200,19 @@ class ReplicaShape:
 
     slots: int
     pages: int
-    page_size: int  # tokens; a multiple of block_length
+    page_size: int  # tokens; a multiple of block_length in a block-causal layout
     block_length: int
     max_model_tokens: int  # prompt + output of one request
     eos_token_ids: frozenset[int]
+    layout: SequenceLayout = SequenceLayout.BLOCK_CAUSAL
+    window: int = 0  # tokens that sliding-window layers see, the query included; 0: no such layers
+    window_pages: int = 0  # pages of those layers
+    partial: bool = False  # canvases' keys and values can be kept, for steps that compute a part
+
+    @property
+    def granularity(self) -> int:
+        """Tokens a prefill chunk is a multiple of, unless it is the last one."""
+        return self.block_length if self.layout is SequenceLayout.BLOCK_CAUSAL else 1
 
 
 @dataclass(frozen=True, slots=True)

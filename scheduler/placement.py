@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from easel.scheduler.admission import AdmissionTicket
 from easel.scheduler.messages import ReplicaDigest
+from easel.scheduler.page_needs import pages_needed
 
 DEFAULT_STEPS_PER_BLOCK = 8.0  # until a replica has finished a block
 
@@ -45,9 +46,15 @@ class ReplicaView:
 
     def pages_for(self, ticket: AdmissionTicket) -> int:
         """Pages the request may come to need, none of them cached."""
-        # The last block is never committed.
-        written = (ticket.tokens - 1) // self.digest.block_length * self.digest.block_length
-        return -(-written // self.digest.page_size)
+        digest = self.digest
+        return pages_needed(
+            digest.layout,
+            ticket.prompt_tokens,
+            ticket.max_tokens,
+            digest.block_length,
+            digest.page_size,
+            keeps=ticket.keeps,
+        )
 
     def step_seconds(self, canvases: int, context: int) -> float:
         """Predicted seconds of a step in which that many canvases see `context` positions each."""

@@ -43,6 +43,9 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._page_of)
 
+    def __contains__(self, digest: bytes) -> bool:
+        return digest in self._page_of
+
     def match(self, chain: Sequence[bytes]) -> list[int]:
         """Pages of the longest leading part of `chain` that is cached."""
         pages: list[int] = []

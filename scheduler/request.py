@@ -14,6 +14,7 @@ class CommitRule(StrEnum):
     CONFIDENCE_THRESHOLD = "confidence_threshold"
     STATIC_SCHEDULE = "static_schedule"
     ENTROPY_BOUND = "entropy_bound"
+    SEQUENTIAL = "sequential"
 
 
 class Schedule(StrEnum):
@@ -63,6 +64,11 @@ class DiffusionParams:
     entropy_bound: float = 0.35  # ENTROPY_BOUND: nats, summed over the positions decided in a step
     schedule: Schedule = Schedule.LINEAR
     stop_entropy: float | None = None  # nats; finish the block when the mean of undecided ones is below
+    stability: int = 1  # renoising models: steps whose predictions must agree for a block to be finished
+    temperature_start: float = 1.0  # renoising models: factor of the temperature, linear over the steps
+    temperature_end: float = 1.0
+    edit_threshold: float | None = None  # decided tokens change when another one's p is above it
+    rebuild_every: int = 0  # steps between full recomputations; 0: every step is one, and exact
 
     def __post_init__(self) -> None:
         _require(self.steps >= 1, "steps", self.steps, "at least 1")
@@ -70,6 +76,13 @@ class DiffusionParams:
         _require(self.entropy_bound >= 0.0, "entropy_bound", self.entropy_bound, "0 or more nats")
         if self.stop_entropy is not None:
             _require(self.stop_entropy >= 0.0, "stop_entropy", self.stop_entropy, "0 or more nats")
+        _require(self.stability >= 0, "stability", self.stability, "0 (not asked for) or more steps")
+        for name, value in (("start", self.temperature_start), ("end", self.temperature_end)):
+            _require(0.0 < value <= 10.0, f"temperature_{name}", value, "above 0 and at most 10")
+        if self.edit_threshold is not None:
+            _require(0.0 <= self.edit_threshold <= 1.0, "edit_threshold", self.edit_threshold, "in [0, 1]")
+            _require(self.rebuild_every == 0, "rebuild_every", self.rebuild_every, "0 when tokens are edited")
+        _require(self.rebuild_every >= 0, "rebuild_every", self.rebuild_every, "0 (exact) or more steps")
 
 
 @dataclass(frozen=True, slots=True)

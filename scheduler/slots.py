@@ -17,8 +17,8 @@ class SlotTable:
     prefilling: dict[str, RequestState] = field(default_factory=dict[str, RequestState])
     denoising: dict[str, RequestState] = field(default_factory=dict[str, RequestState])
     finished: dict[str, RequestState] = field(default_factory=dict[str, RequestState])
-    reuse_rows: dict[str, Row] = field(default_factory=dict[str, Row])  # of all that are denoising
-    reuse_load: Workload = field(default_factory=Workload)  # of those rows
+    canvas_rows: dict[str, Row] = field(default_factory=dict[str, Row])  # of all that are denoising
+    canvas_load: Workload = field(default_factory=Workload)  # of those rows
 
     def __post_init__(self) -> None:
         self.free = list(range(self.capacity - 1, -1, -1))
@@ -43,10 +43,14 @@ class SlotTable:
         self.prefilling.pop(state.request_id, None)
         self.finished.pop(state.request_id, None)
         state.stage = Stage.DENOISING
-        row = state.reuse_row()
         self.denoising[state.request_id] = state
-        self.reuse_rows[state.request_id] = row
-        self.reuse_load.add(row)
+        self._add_row(state)
+
+    def stepped(self, state: RequestState) -> None:
+        """The canvas took a step, after which its next one may be of another kind or length."""
+        if state.steps_vary:
+            self.canvas_load.remove(self.canvas_rows[state.request_id])
+            self._add_row(state)
 
     def block_finished(self, state: RequestState) -> None:
         """The canvas is done and another one follows."""
@@ -69,13 +73,18 @@ class SlotTable:
         slots = self.free + [state.slot for state in holders if state.slot is not None]
         if sorted(slots) != list(range(self.capacity)):
             raise BrokenBooks(f"slots {sorted(slots)} are free or held, of {self.capacity}")
-        if self.reuse_rows.keys() != self.denoising.keys():
-            raise BrokenBooks("reuse rows and denoising requests disagree")
-        if Workload.of(self.reuse_rows.values()) != self.reuse_load:
-            raise BrokenBooks("the reuse rows' sums are wrong")
+        if self.canvas_rows.keys() != self.denoising.keys():
+            raise BrokenBooks("canvas rows and denoising requests disagree")
+        if Workload.of(self.canvas_rows.values()) != self.canvas_load:
+            raise BrokenBooks("the canvas rows' sums are wrong")
+
+    def _add_row(self, state: RequestState) -> None:
+        row = state.step_row()
+        self.canvas_rows[state.request_id] = row
+        self.canvas_load.add(row)
 
     def _stop_denoising(self, state: RequestState) -> None:
-        row = self.reuse_rows.pop(state.request_id, None)
+        row = self.canvas_rows.pop(state.request_id, None)
         if row is not None:
-            self.reuse_load.remove(row)
+            self.canvas_load.remove(row)
             del self.denoising[state.request_id]

@@ -1,7 +1,7 @@
 """Fakes shared by tests: a runner that needs no model, and a replica built on it."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from easel.scheduler.compose import ComposePolicy
@@ -18,8 +18,9 @@ from easel.scheduler.messages import (
     Row,
     StepResult,
 )
-from easel.scheduler.phase import RowKind
+from easel.scheduler.phase import RowKind, SequenceLayout
 from easel.scheduler.request import Request, SamplingParams
+from easel.scheduler.window import window_pages_per_request
 
 EOS = 1
 FIRST_TOKEN = 10  # smaller ids mean something
@@ -27,6 +28,17 @@ FIRST_TOKEN = 10  # smaller ids mean something
 
 def shape(slots: int = 4, pages: int = 64, page_size: int = 8, block: int = 4) -> ReplicaShape:
     return ReplicaShape(slots, pages, page_size, block, max_model_tokens=4096, eos_token_ids=frozenset({EOS}))
+
+
+def windowed_shape(slots: int = 4, pages: int = 64, page_size: int = 8, window: int = 20) -> ReplicaShape:
+    """Causal prefix, and layers that see `window` tokens, with just the pages those may need."""
+    plain = shape(slots, pages, page_size)
+    share = window_pages_per_request(window, page_size, plain.block_length)
+    return replace(plain, layout=SequenceLayout.CAUSAL, window=window, window_pages=slots * share)
+
+
+def bidirectional_shape(slots: int = 4, pages: int = 64, page_size: int = 8) -> ReplicaShape:
+    return replace(shape(slots, pages, page_size), layout=SequenceLayout.BIDIRECTIONAL, partial=True)
 
 
 def request(
@@ -76,13 +88,13 @@ class FakeRunner:
     share of blocks contains an end-of-sequence.
     """
 
-    block: int
-    page_size: int
+    shape: ReplicaShape
     min_steps: int = 1
     max_steps: int = 4
     eos_share: float = 0.0
     cost: CostCoefficients = field(default_factory=lambda: CostCoefficients(1e-3, 1e-5, 1e-9, 1e-6))
     pages: dict[int, tuple[int, ...]] = field(default_factory=dict[int, tuple[int, ...]])
+    window_pages: dict[int, tuple[int, ...]] = field(default_factory=dict[int, tuple[int, ...]])
     canvases: dict[int, tuple[Row, int, int]] = field(default_factory=dict[int, tuple[Row, int, int]])
 
     def run(self, plan: BatchPlan) -> StepResult:
@@ -92,27 +104,51 @@ class FakeRunner:
         assert max(rows.values()) == 1, "a request has at most one row of a kind"
         results: list[CanvasResult] = []
         for row in plan.rows:
-            assert row.start % self.block == 0
-            assert row.length % self.block == 0
             if row.kind.writes_pages:
                 self._write(row)
             else:
-                assert len(row.pages) * self.page_size >= row.start
+                self._check_geometry(row)
                 results.append(self._denoise(row))
         return StepResult(tuple(results), CostModel(self.cost).of(plan.rows))
 
-    def prefix_of(self, row: Row) -> tuple[int, ...]:
-        """What the row's page table holds before the row's start."""
+    def seen_by(self, row: Row) -> tuple[int, ...]:
+        """What the row says or its page table holds of the tokens before the canvas."""
+        if not self.shape.layout.shares_prefix:
+            return row.tokens
         held = tuple(token for page in row.pages for token in self.pages.get(page, ()))
-        return held[: row.start]
+        return held[: row.canvas_start]
+
+    def seen_in_window(self, row: Row) -> tuple[int, ...]:
+        """What the row's window pages hold of the last tokens before the canvas that it sees."""
+        first = max(0, row.canvas_start - self.shape.window + 1)
+        held = tuple(token for page in row.window_pages for token in self.window_pages.get(page, ()))
+        start = row.window_first * self.shape.page_size
+        return held[first - start : row.canvas_start - start]
+
+    def _check_geometry(self, row: Row) -> None:
+        block, size = self.shape.block_length, self.shape.page_size
+        if self.shape.layout is SequenceLayout.BLOCK_CAUSAL:
+            assert row.start % block == 0
+        if self.shape.layout.shares_prefix:
+            assert row.start == row.canvas_start
+            assert row.length == (self.canvases[row.slot][1] % block + 1 if row.partial else block)
+            assert len(row.pages) * size >= row.start
+        elif row.kind is RowKind.REUSE:
+            assert (row.start, row.length) == (row.canvas_start, block)
+        else:
+            assert (row.start, row.length) == (0, row.span)
+        if row.keeps and not self.shape.layout.shares_prefix:
+            assert len(row.pages) * size >= row.span
 
     def _write(self, row: Row) -> None:
         assert len(row.tokens) == row.length
-        for offset, token in enumerate(row.tokens):
-            index, place = divmod(row.start + offset, self.page_size)
-            before = self.pages.get(row.pages[index], ())[:place]
-            assert len(before) == place, "a page is written from its beginning"
-            self.pages[row.pages[index]] = (*before, token)
+        assert row.length % self.shape.granularity == 0
+        size = self.shape.page_size
+        for position, token in enumerate(row.tokens, start=row.start):
+            index, place = divmod(position, size)
+            _put(self.pages, row.pages[index], place, token)
+            if self.shape.window:
+                _put(self.window_pages, row.window_pages[index - row.window_first], place, token)
 
     def _denoise(self, row: Row) -> CanvasResult:
         if row.kind is RowKind.OPEN:
@@ -120,21 +156,30 @@ class FakeRunner:
             draw = Random(f"{row.request_id}/{row.canvas.block_index}/steps")
             self.canvases[row.slot] = (row, 0, draw.randint(self.min_steps, self.max_steps))
         opened, step, steps = self.canvases[row.slot]
-        assert (opened.request_id, opened.start) == (row.request_id, row.start)
+        assert (opened.request_id, opened.canvas_start) == (row.request_id, row.canvas_start)
         step += 1
         self.canvases[row.slot] = (opened, step, steps)
         if step < steps:
-            return CanvasResult(row.request_id, row.slot, False, step, self.block, 1.0)
+            live = step % self.shape.block_length + 1
+            return CanvasResult(
+                row.request_id, row.slot, False, step, self.shape.block_length, 1.0, live=live
+            )
         return CanvasResult(row.request_id, row.slot, True, step, 0, 1.0, self._block_of(opened))
 
     def _block_of(self, opened: Row) -> tuple[int, ...]:
         assert opened.canvas is not None
         draw = Random(f"{opened.request_id}/{opened.canvas.block_index}/tokens")
-        tokens = [draw.randrange(FIRST_TOKEN, 1000) for _ in range(self.block)]
+        tokens = [draw.randrange(FIRST_TOKEN, 1000) for _ in range(self.shape.block_length)]
         if draw.random() < self.eos_share:
-            tokens[draw.randrange(self.block)] = EOS
+            tokens[draw.randrange(self.shape.block_length)] = EOS
         known = opened.canvas.known
         return (*known, *tokens[len(known) :])
+
+
+def _put(pages: dict[int, tuple[int, ...]], page: int, place: int, token: int) -> None:
+    before = pages.get(page, ())[:place]
+    assert len(before) == place, "a page is written from its beginning"
+    pages[page] = (*before, token)
 
 
 class FakeReplica:
@@ -150,7 +195,7 @@ class FakeReplica:
         max_steps: int = 4,
         eos_share: float = 0.0,
     ) -> None:
-        self.runner = FakeRunner(shape.block_length, shape.page_size, min_steps, max_steps, eos_share)
+        self.runner = FakeRunner(shape, min_steps, max_steps, eos_share)
         self.scheduler = LocalScheduler(
             shape, compose_policy=compose_policy, cost=CostModel(self.runner.cost), policy=policy
         )
@@ -177,7 +222,11 @@ class FakeReplica:
         result = self.runner.run(plan)
         for row in plan.rows:
             if not row.kind.writes_pages:
-                assert self.runner.prefix_of(row) == self._texts[row.request_id][: row.start]
+                text = self._texts[row.request_id][: row.canvas_start]
+                seen = self.runner.seen_by(row)
+                assert seen == (text[-1:] if len(seen) == 1 else text)
+                if shape_window := self.runner.shape.window:
+                    assert self.runner.seen_in_window(row) == text[max(0, len(text) - shape_window + 1) :]
         self.now += result.seconds
         for event in self.scheduler.apply(plan, result, self.now):
             self.events[event.request_id].append(event)

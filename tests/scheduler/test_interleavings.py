@@ -1,5 +1,7 @@
 """Whatever order things happen in, nothing leaks, nothing waits for ever, outputs are the same."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -7,9 +9,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from easel.scheduler.compose import ComposePolicy
 from easel.scheduler.messages import BatchPlan, PhasePolicy
-from easel.scheduler.request import Request, SamplingParams
-from tests.fakes import FakeReplica, shape
+from easel.scheduler.request import DiffusionParams, Request, SamplingParams
+from tests.fakes import FakeReplica, bidirectional_shape, shape, windowed_shape
 
+SHAPES = {
+    "block causal": shape,
+    "partial": lambda *size: replace(shape(*size), partial=True),
+    "windowed": windowed_shape,
+    "bidirectional": bidirectional_shape,
+}
 SHARED = tuple(range(20, 84))  # prompts are cut from here, so that many share pages
 EOS_SHARE = 0.15
 
@@ -19,21 +27,36 @@ class Interleavings(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.replica = FakeReplica(shape())
+        self.shape = shape()
+        self.replica = FakeReplica(self.shape)
         self.pending: BatchPlan | None = None
         self.cancelled: set[str] = set()
         self.requests: dict[str, Request] = {}
 
     @initialize(
+        kind=st.sampled_from(sorted(SHAPES)),
         compose=st.sampled_from(ComposePolicy),
+        fused=st.booleans(),
         slots=st.integers(1, 4),
         pages=st.integers(12, 30),
         seconds=st.sampled_from([0.0, 0.0012, 0.05]),
         refresh=st.sampled_from([4, 24, 512]),
     )
-    def start(self, compose: ComposePolicy, slots: int, pages: int, seconds: float, refresh: int) -> None:
-        policy = PhasePolicy(target_seconds=seconds, refresh_tokens=refresh, opens_per_step=2)
-        self.replica = FakeReplica(shape(slots, pages), compose, policy, eos_share=EOS_SHARE)
+    def start(
+        self,
+        kind: str,
+        compose: ComposePolicy,
+        fused: bool,
+        slots: int,
+        pages: int,
+        seconds: float,
+        refresh: int,
+    ) -> None:
+        policy = PhasePolicy(
+            target_seconds=seconds, refresh_tokens=refresh, opens_per_step=2, fuse_commits=fused
+        )
+        self.shape = SHAPES[kind](slots, pages)
+        self.replica = FakeReplica(self.shape, compose, policy, eos_share=EOS_SHARE)
 
     @rule(
         prompt=st.integers(1, 64),
@@ -41,11 +64,17 @@ class Interleavings(RuleBasedStateMachine):
         max_tokens=st.integers(1, 24),
         tenant=st.sampled_from(["", "other"]),
         priority=st.integers(0, 1),
+        rebuild_every=st.sampled_from([0, 1, 2]),
     )
-    def submit(self, prompt: int, own: int, max_tokens: int, tenant: str, priority: int) -> None:
+    def submit(
+        self, prompt: int, own: int, max_tokens: int, tenant: str, priority: int, rebuild_every: int
+    ) -> None:
         name = f"r{len(self.requests)}"
         tokens = (*SHARED[:prompt], *([100 + own] * own))
-        request = Request(name, tokens, SamplingParams(max_tokens), tenant=tenant, priority=priority)
+        diffusion = DiffusionParams(rebuild_every=rebuild_every if self.shape.partial else 0)
+        request = Request(
+            name, tokens, SamplingParams(max_tokens), diffusion, tenant=tenant, priority=priority
+        )
         self.replica.submit(request)
         self.requests[name] = request
 
@@ -92,7 +121,7 @@ class Interleavings(RuleBasedStateMachine):
                 self._check_output(name, request)
 
     def _check_output(self, name: str, request: Request) -> None:
-        alone = FakeReplica(shape(), eos_share=EOS_SHARE)
+        alone = FakeReplica(replace(self.shape, pages=64), eos_share=EOS_SHARE)
         alone.submit(request)
         alone.drain()
         assert self.replica.output(name) == alone.output(name)
@@ -104,7 +133,7 @@ class Interleavings(RuleBasedStateMachine):
 
 TestInterleavings = Interleavings.TestCase
 TestInterleavings.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=80, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
