@@ -55,6 +55,7 @@ def engine_config(config: ClusterConfig) -> EngineConfig:
         pages=config.engine.pages,
         page_size=config.engine.page_size,
         dtype=config.engine.dtype,
+        partial=config.engine.partial,
         threads=config.engine.threads or share,
     )
 

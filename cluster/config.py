@@ -33,6 +33,10 @@ class EngineSection(_Section):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="Arithmetic of the forward."
     )
+    partial: bool = Field(
+        default=False,
+        description="Keep canvases' keys and values, so that requests may ask for partial steps.",
+    )
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads of a replica; default: cores divided by replicas."
     )

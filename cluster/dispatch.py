@@ -71,7 +71,7 @@ class RayBackend:
         journal: JournalReader,
         writer: JournalWriter,
         *,
-        page_size: int,
+        page_size: int | None,
         max_attempts: int = 4,
     ) -> None:
         self._scheduler = scheduler
@@ -151,11 +151,17 @@ class RayBackend:
             request_id=request.request_id,
             prompt_tokens=len(request.prefix),
             max_tokens=request.sampling.max_tokens - len(request.committed),
-            page_hashes=tuple(page_chain(request.prefix, self._page_size, request.tenant)),
+            page_hashes=self._page_hashes(request),
             tenant=request.tenant,
             priority=request.priority,
             excluded=excluded,
+            keeps=request.diffusion.rebuild_every > 0,
         )
+
+    def _page_hashes(self, request: Request) -> tuple[bytes, ...]:
+        if self._page_size is None:
+            return ()
+        return tuple(page_chain(request.prefix, self._page_size, request.tenant))
 
     def _start(self) -> None:
         """Background work needs the event loop that requests run in, so it starts with the first."""

@@ -35,7 +35,11 @@ class GatewayReplica:
     ) -> None:
         """Raises CheckpointError, or OSError when the port cannot be bound."""
         model = read_model_info(config.model, config.model_name)
-        backend = build_backend(config, journal, workers, config.engine.page_size or model.block_length)
+        shares_prefix = model.family.layout.shares_prefix
+        if shares_prefix and not config.engine.partial:
+            model = model.without_partial_steps
+        page_size = config.engine.page_size or model.default_page_size
+        backend = build_backend(config, journal, workers, page_size if shares_prefix else None)
         settings = GatewaySettings(api_keys=config.api_keys)
         app = build_gateway(backend, model, ChatTokenizer.load(config.model), settings)
         server = _Server(
@@ -64,9 +68,9 @@ class _Server(uvicorn.Server):
 
 
 def build_backend(
-    config: ClusterConfig, settings: JournalSettings, workers: DeploymentHandle[object], page_size: int
+    config: ClusterConfig, settings: JournalSettings, workers: DeploymentHandle[object], page_size: int | None
 ) -> RayBackend:
-    """One process's way into the cluster."""
+    """One process's way into the cluster. `page_size` None: prefixes are not shared."""
     journal = Journal(settings)
     return RayBackend(
         SchedulerClient(),

@@ -7,16 +7,18 @@ import logging
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, chdir, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any, cast
 
 import psutil
+from rich.console import Console
 
 from easel.cluster.config import ClusterConfig
 from easel.cluster.errors import PortTaken, StartFailed
+from easel.cluster.loading_progress import Loaded, loading_bars
 from easel.cluster.ray_environment import environment, is_free, ray_environment
 from easel.cluster.scheduler_actor import ACTOR_NAME, NAMESPACE, SchedulerActor
 from easel.cluster.valkey_server import EmbeddedValkey
@@ -28,6 +30,7 @@ Report = Callable[[str], None]
 
 _SCHEDULER_CALLS = 10_000  # a waiting request is a call in progress
 _KILL_SECONDS = 5.0
+_CALL_SECONDS = 2.0
 
 
 def bring_up(config: ClusterConfig, resources: ExitStack, report: Report) -> None:
@@ -42,7 +45,7 @@ def bring_up(config: ClusterConfig, resources: ExitStack, report: Report) -> Non
     journal_url = config.journal.redis_url or _start_valkey(config, resources, report)
     _start_ray(config, resources, report)
     report(f"loading {model.name} in {config.replicas} replicas")
-    _deploy(config, journal_url, resources)
+    _deploy(config, journal_url, resources, Console(stderr=True))
 
 
 def _start_valkey(config: ClusterConfig, resources: ExitStack, report: Report) -> str:
@@ -80,7 +83,7 @@ def _start_ray(config: ClusterConfig, resources: ExitStack, report: Report) -> N
     signal.signal(signal.SIGTERM, on_terminate)
 
 
-def _deploy(config: ClusterConfig, journal_url: str, resources: ExitStack) -> None:
+def _deploy(config: ClusterConfig, journal_url: str, resources: ExitStack, console: Console) -> None:
     import ray  # noqa: PLC0415
     from ray import serve  # noqa: PLC0415
     from ray.exceptions import RayError  # noqa: PLC0415
@@ -101,14 +104,26 @@ def _deploy(config: ClusterConfig, journal_url: str, resources: ExitStack) -> No
         max_concurrency=_SCHEDULER_CALLS,
         num_cpus=0,
     )
-    actor.remote(cluster_limits(config), settings, config.scheduler.no_replica_seconds)
+    scheduler = actor.remote(cluster_limits(config), settings, config.scheduler.no_replica_seconds)
     resources.callback(_stop_serve)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         serve.start(proxy_location="Disabled", logging_config={"log_level": "ERROR"})
-        serve.run(build_application(config, settings), name=APPLICATION, route_prefix=None)
+        with loading_bars(lambda: _loads(scheduler), console):
+            serve.run(build_application(config, settings), name=APPLICATION, route_prefix=None)
     except (RuntimeError, RayError) as error:
         raise StartFailed("the Serve application", str(error)) from error
+
+
+def _loads(scheduler: Any) -> Mapping[str, Loaded]:
+    """How far the replicas are; nothing while the scheduler itself is starting."""
+    import ray  # noqa: PLC0415
+    from ray.exceptions import RayError  # noqa: PLC0415
+
+    try:
+        return cast(Any, ray).get(scheduler.loads.remote(), timeout=_CALL_SECONDS)
+    except RayError:
+        return {}
 
 
 def _stop_serve() -> None:

@@ -44,6 +44,7 @@ class SchedulerActor:
         self._policies: dict[str, PhasePolicy] = {}
         self._digests: dict[str, ReplicaDigest] = {}
         self._losses: list[str] = []
+        self._loading: dict[str, tuple[int, int]] = {}  # replica id -> tensors read, tensors in all
         self._news = asyncio.Condition()
         self._last_epoch = 0
         self._ticker: asyncio.Task[None] | None = None
@@ -76,6 +77,14 @@ class SchedulerActor:
         self._central.on_digest(digest, self._clock())
         self._dispatch()
         return self._policies.get(digest.replica_id)
+
+    async def loading(self, replica_id: str, done: int, total: int) -> None:
+        """A replica that is not up yet has read that many of its tensors."""
+        self._loading[replica_id] = (done, total)
+
+    async def loads(self) -> dict[str, tuple[int, int]]:
+        """Of every replica that said so: tensors read, tensors in all."""
+        return dict(self._loading)
 
     async def report_lost(self, replica_id: str) -> None:
         """A gateway found the replica gone. A digest makes it known again, should that be wrong."""

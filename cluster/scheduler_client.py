@@ -50,6 +50,10 @@ class SchedulerClient:
         """Raises SchedulerLost at once."""
         return await self._call(lambda actor: actor.digest.remote(digest))
 
+    async def loading(self, replica_id: str, done: int, total: int) -> None:
+        """Best effort: it is only shown."""
+        await self._try(lambda actor: actor.loading.remote(replica_id, done, total))
+
     async def _persist(self, call: Callable[[Any], Awaitable[Reply]]) -> Reply:
         deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
         while True:

@@ -12,6 +12,7 @@ from easel.cluster.errors import ReplicaLost, SchedulerLost
 from easel.cluster.journal import Journal, JournalSettings
 from easel.cluster.journal_records import Record
 from easel.cluster.journal_writer import JournalWriter
+from easel.cluster.loading_progress import LoadingReports
 from easel.cluster.replica_streams import Event, ReplicaStreams
 from easel.cluster.scheduler_client import SchedulerClient
 from easel.scheduler.errors import SchedulerError
@@ -51,9 +52,12 @@ class WorkerReplica:
             settings.journal.flush_seconds,
             settings.journal.buffer_records,
         )
-        self._engine = EngineThread(lambda: load_engine(settings.model, settings.engine), self._callbacks())
+        reports = LoadingReports(self._report_loading)
+        self._engine = EngineThread(
+            lambda: load_engine(settings.model, settings.engine, progress=reports.advance), self._callbacks()
+        )
         self._streams = ReplicaStreams(self._engine, self._writer.offer)
-        await asyncio.to_thread(self._engine.start)
+        await reports.run_beside(asyncio.to_thread(self._engine.start))
         self._tasks = [
             asyncio.create_task(self._writer.run()),
             asyncio.create_task(self._report_for_ever()),
@@ -92,6 +96,9 @@ class WorkerReplica:
             loop.call_soon_threadsafe(self._streams.fail_all, EngineStopped(repr(error)))
 
         return EngineCallbacks(on_events, on_refused, on_failure)
+
+    async def _report_loading(self, done: int, total: int) -> None:
+        await self._scheduler.loading(self._replica_id, done, total)
 
     def _on_stale(self, record: Record) -> None:
         self._streams.on_stale(record)

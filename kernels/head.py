@@ -37,12 +37,15 @@ def head_stats(
     forbidden: int,
     sampling: Sampling | None,
     chunk_elements: int = CHUNK_ELEMENTS,
+    *,
+    plain_confidence: bool = False,
 ) -> HeadStats:
     """Choose a token at each position, never holding all positions' logits at once.
 
     hidden [n, d]; weight [vocabulary, d]; `forbidden` is the mask token, which is never
     predicted. `sampling` None means greedy everywhere. `chunk_elements` bounds the logits held
-    at a time, but one position's are always held.
+    at a time, but one position's are always held. With `plain_confidence` a drawn token's
+    confidence is its probability under the model's own distribution, neither tempered nor cut.
     """
     if hidden.shape[-1] != weight.shape[-1]:
         raise ValueError(f"head_stats: hidden {tuple(hidden.shape)} against weight {tuple(weight.shape)}")
@@ -51,13 +54,16 @@ def head_stats(
     for start in range(0, hidden.shape[0], chunk):
         rows = slice(start, start + chunk)
         logits = F.linear(hidden[rows], weight).float()
-        parts.append(logits_stats(logits, forbidden, None if sampling is None else sampling.rows(rows)))
+        drawn = None if sampling is None else sampling.rows(rows)
+        parts.append(logits_stats(logits, forbidden, drawn, plain_confidence=plain_confidence))
     if len(parts) == 1:
         return parts[0]
     return _concatenate(parts, hidden.device)
 
 
-def logits_stats(logits: Tensor, forbidden: int, sampling: Sampling | None) -> HeadStats:
+def logits_stats(
+    logits: Tensor, forbidden: int, sampling: Sampling | None, *, plain_confidence: bool = False
+) -> HeadStats:
     """Statistics of logits [n, vocabulary] float32, which is overwritten."""
     logits[:, forbidden] = float("-inf")
     highest, token = logits.max(dim=-1)
@@ -69,7 +75,11 @@ def logits_stats(logits: Tensor, forbidden: int, sampling: Sampling | None) -> H
     stats = HeadStats(token=token, confidence=1.0 / total, entropy=total.log() - expected)
     if sampling is None:
         return stats
-    return _with_samples(stats, shifted, sampling)
+    drawn = _with_samples(stats, shifted, sampling)
+    if not plain_confidence:
+        return drawn
+    plain = weights.gather(-1, drawn.token[:, None]).squeeze(-1) / total
+    return HeadStats(token=drawn.token, confidence=plain, entropy=drawn.entropy)
 
 
 def reference_head_stats(hidden: Tensor, weight: Tensor, forbidden: int) -> HeadStats:

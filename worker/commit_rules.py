@@ -44,10 +44,17 @@ def entropy_bound(view: CanvasView) -> Tensor:
     return _best(view, -view.entropy, torch.maximum(view.quota, within))
 
 
+def sequential(view: CanvasView) -> Tensor:
+    """The first undecided positions, as many as the schedule says (SDAR: sequential)."""
+    place = torch.arange(view.undecided.shape[-1], device=view.undecided.device, dtype=torch.float32)
+    return _best(view, -place.expand(view.undecided.shape), view.quota)
+
+
 RULES: Mapping[CommitRule, Callable[[CanvasView], Tensor]] = {
     CommitRule.STATIC_SCHEDULE: static_schedule,
     CommitRule.CONFIDENCE_THRESHOLD: confidence_threshold,
     CommitRule.ENTROPY_BOUND: entropy_bound,
+    CommitRule.SEQUENTIAL: sequential,
 }
 
 

@@ -16,5 +16,6 @@ class EngineConfig:
     dtype: str = "auto"  # auto, float32 or bfloat16
     device: str = "cpu"
     threads: int | None = None  # of the CPU; None leaves torch's choice
+    partial: bool = False  # keep canvases' keys and values, so that requests may ask for partial steps
     compose_policy: ComposePolicy = ComposePolicy.BALANCED
     policy: PhasePolicy = field(default_factory=PhasePolicy)

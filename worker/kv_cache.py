@@ -1,5 +1,6 @@
-"""The prefix cache's tensors: keys and values of every page, per layer, allocated once."""
+"""Keys and values, allocated once: of the prefix cache's pages, and of canvases in partial mode."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,39 +8,58 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class KVCacheShape:
-    """Dimensions of the cache; together with the dtype they give its bytes."""
+class KVGroup:
+    """Layers whose keys and values have one shape and lie in the same pages."""
 
     layers: int
-    pages: int
-    page_size: int
     kv_heads: int
     head_dim: int
+    window: int | None = None  # tokens a query of these layers sees, itself included; None: all
 
-    def bytes(self, dtype: torch.dtype) -> int:
-        per_token = 2 * self.kv_heads * self.head_dim * dtype.itemsize
-        return self.layers * self.pages * self.page_size * per_token
+    def bytes_per_token(self, dtype: torch.dtype) -> int:
+        return 2 * self.layers * self.kv_heads * self.head_dim * dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPlace:
+    """Where a layer's keys and values are."""
+
+    group: int
+    index: int  # among the group's layers
 
 
 @dataclass(frozen=True, slots=True)
 class KVCache:
-    """Static causal state, shared by requests through their page tables."""
+    """One store per KV group: `pages * page_size` tokens of the prefix cache, then the canvases'."""
 
-    keys: Tensor  # [layers, pages, page_size, kv_heads, head_dim]
-    values: Tensor  # [layers, pages, page_size, kv_heads, head_dim]
+    keys: tuple[Tensor, ...]  # per group [layers, store tokens, kv_heads, head_dim]
+    values: tuple[Tensor, ...]  # the same
+    page_size: int
 
     @classmethod
-    def allocate(cls, shape: KVCacheShape, dtype: torch.dtype, device: torch.device) -> "KVCache":
-        size = (shape.layers, shape.pages, shape.page_size, shape.kv_heads, shape.head_dim)
-        return cls(
-            torch.zeros(size, dtype=dtype, device=device), torch.zeros(size, dtype=dtype, device=device)
+    def allocate(
+        cls,
+        groups: Sequence[KVGroup],
+        tokens: Sequence[int],
+        page_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> "KVCache":
+        """`tokens` are the store tokens of each group."""
+        sizes = [
+            (group.layers, count, group.kv_heads, group.head_dim)
+            for group, count in zip(groups, tokens, strict=True)
+        ]
+        keys, values = (
+            tuple(torch.zeros(size, dtype=dtype, device=device) for size in sizes) for _ in range(2)
         )
+        return cls(keys, values, page_size)
 
-    @property
-    def page_size(self) -> int:
-        return self.keys.shape[2]
+    def write(self, place: LayerPlace, index: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Store keys and values [n, kv_heads, head_dim] at store tokens `index` [n] int64."""
+        self.keys[place.group][place.index].index_copy_(0, index, keys)
+        self.values[place.group][place.index].index_copy_(0, index, values)
 
-    def write(self, layer: int, index: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Store keys and values [n, kv_heads, head_dim] at page tokens `index` [n] int64."""
-        self.keys[layer].flatten(0, 1).index_copy_(0, index, keys)
-        self.values[layer].flatten(0, 1).index_copy_(0, index, values)
+    def read(self, place: LayerPlace) -> tuple[Tensor, Tensor]:
+        """A layer's stored keys and values, [store tokens, kv_heads, head_dim] each."""
+        return self.keys[place.group][place.index], self.values[place.group][place.index]

@@ -1,5 +1,6 @@
 """Volatile state of every live canvas. Clearing a slot rewrites one row; nothing grows with load."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -8,6 +9,9 @@ from torch import Tensor
 from easel.scheduler.messages import CanvasSpec
 from easel.scheduler.request import CommitRule
 from easel.worker.schedules import step_quotas
+
+NO_EDITS = 2.0  # no probability is above it
+EDITING_PASSES = 16  # once all is decided, as LLaDA2.1 has it
 
 
 @dataclass(slots=True)
@@ -19,6 +23,9 @@ class CanvasRegisters:
     predicted: Tensor  # [slots, block]  int64    the last step's choice, decided or not
     confidence: (
         Tensor  # [slots, block]  float32  probability of `predicted`; of a decided token, when accepted
+    )
+    live: (
+        Tensor  # [slots, block]  bool     what a partial step computes: undecided, or decided just now
     )
     step: Tensor  # [slots]  int64  denoising steps taken on this block
     first: Tensor  # [slots]  int64  positions before it belong to the prompt
@@ -32,7 +39,10 @@ class CanvasRegisters:
     temperature: Tensor  # [slots]  float32
     top_k: Tensor  # [slots]  int64
     top_p: Tensor  # [slots]  float32
+    edit_threshold: Tensor  # [slots]  float32  2: decided tokens are not edited
+    edits_left: Tensor  # [slots]  int64  passes that may still edit once all is decided
     rules: list[CommitRule]  # of each slot
+    edits: list[bool]  # whose decided tokens may change
     watched: list[bool]  # whose canvas is reported after every step
     mask_token_id: int
 
@@ -48,6 +58,7 @@ class CanvasRegisters:
             decided=zeros(block_length, dtype=torch.bool),
             predicted=zeros(block_length),
             confidence=zeros(block_length, dtype=torch.float32),
+            live=zeros(block_length, dtype=torch.bool),
             step=zeros(),
             first=zeros(),
             limit=zeros(),
@@ -60,7 +71,10 @@ class CanvasRegisters:
             temperature=zeros(dtype=torch.float32),
             top_k=zeros(),
             top_p=zeros(dtype=torch.float32),
+            edit_threshold=zeros(dtype=torch.float32),
+            edits_left=zeros(),
             rules=[CommitRule.CONFIDENCE_THRESHOLD] * slots,
+            edits=[False] * slots,
             watched=[False] * slots,
             mask_token_id=mask_token_id,
         )
@@ -80,6 +94,7 @@ class CanvasRegisters:
         self.predicted[slot] = self.tokens[slot]
         self.confidence[slot] = 0.0
         self.confidence[slot, :known] = 1.0
+        self.live[slot] = True
         self.step[slot] = 0
         self.first[slot] = known
         self.limit[slot] = spec.limit
@@ -94,11 +109,24 @@ class CanvasRegisters:
         self.rules[slot] = diffusion.commit_rule
         self.threshold[slot] = diffusion.threshold
         self.entropy_bound[slot] = diffusion.entropy_bound
+        self.edit_threshold[slot] = NO_EDITS if diffusion.edit_threshold is None else diffusion.edit_threshold
+        self.edits[slot] = diffusion.edit_threshold is not None
+        self.edits_left[slot] = EDITING_PASSES
         self.stop_entropy[slot] = -1.0 if diffusion.stop_entropy is None else diffusion.stop_entropy
         self.seed[slot] = sampling.seed
         self.temperature[slot] = sampling.temperature
         self.top_k[slot] = sampling.top_k
         self.top_p[slot] = sampling.top_p
+
+    def live_positions(self, slots: Sequence[int]) -> dict[int, list[int]]:
+        """Of each slot, the canvas offsets that a partial step computes."""
+        if not slots:
+            return {}
+        rows: list[list[bool]] = self.live[list(slots)].tolist()
+        return {
+            slot: [offset for offset, live in enumerate(row) if live]
+            for slot, row in zip(slots, rows, strict=True)
+        }
 
     def bytes_per_slot(self) -> int:
         """What one more canvas costs, for the report at start."""

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from easel.scheduler.messages import BatchPlan, CanvasResult, CanvasSnapshot, Row, StepResult
 from easel.worker.batch import build_batch
-from easel.worker.denoise import Outcome, denoise
+from easel.worker.denoise import Denoiser, Outcome
 from easel.worker.kv_cache import KVCache
-from easel.worker.models.decoder import Decoder
+from easel.worker.models.backbone import Backbone
+from easel.worker.pieces import Geometry
 from easel.worker.registers import CanvasRegisters
 
 
@@ -18,10 +18,11 @@ from easel.worker.registers import CanvasRegisters
 class Runner:
     """Owns the device's state; knows nothing of queues or requests."""
 
-    model: Decoder
+    model: Backbone
     cache: KVCache
     registers: CanvasRegisters
-    eos_token_ids: Tensor  # [k]  int64
+    denoiser: Denoiser
+    geometry: Geometry
     clock: Callable[[], float]  # seconds, monotonic
 
     @torch.inference_mode()
@@ -31,14 +32,14 @@ class Runner:
         for row in plan.rows:
             if row.canvas is not None:
                 self.registers.open(row.slot, row.canvas)
-        device = self.registers.tokens.device
-        batch = build_batch(plan, self.registers, self.cache.page_size, self.registers.block_length, device)
-        hidden = self.model.forward(batch, self.cache)
+                self.denoiser.open(row.slot, row.canvas)
+        batch = build_batch(plan, self.registers, self.geometry, self.registers.tokens.device)
+        hidden = self.model.forward(batch, self.cache, self.denoiser.conditioning(batch.slots))
         canvas_rows = [row for row in plan.rows if not row.kind.writes_pages]
         if not canvas_rows:
             return StepResult((), self.clock() - started)
         slots = [row.slot for row in canvas_rows]
-        outcome = denoise(self.registers, slots, hidden[batch.canvases], self.model.head, self.eos_token_ids)
+        outcome = self.denoiser.step(slots, hidden[batch.canvases])
         canvases = self._results(canvas_rows, outcome)
         watched = [row for row in canvas_rows if self.registers.watched[row.slot]]
         snapshots = tuple(self._snapshot(row) for row in watched)
@@ -48,6 +49,7 @@ class Runner:
         done: list[bool] = outcome.done.tolist()
         undecided: list[int] = outcome.undecided.tolist()
         entropy: list[float] = outcome.mean_entropy.tolist()
+        live: list[int] = outcome.live.tolist()
         steps: list[int] = self.registers.step[[row.slot for row in rows]].tolist()
         return tuple(
             CanvasResult(
@@ -58,6 +60,7 @@ class Runner:
                 undecided=undecided[i],
                 mean_entropy=entropy[i],
                 tokens=self._block(row.slot) if done[i] else (),
+                live=live[i],
             )
             for i, row in enumerate(rows)
         )

@@ -29,3 +29,10 @@ def finished(tokens: Tensor, decided: Tensor, first: Tensor, limit: Tensor, eos_
     end = torch.where(is_end, position, tokens.shape[-1]).amin(-1)
     read = position < torch.minimum(end, limit)[:, None]
     return (decided | ~read).all(-1)
+
+
+def edited_to_the_end(undecided: Tensor, edited: Tensor, passes_left: Tensor) -> Tensor:
+    """[c] bool: all was decided before the step, which changed nothing or was the last that may
+    (LLaDA2.1). undecided, edited [c, block]; passes_left [c], this step's counted.
+    """
+    return ~undecided.any(-1) & (~edited.any(-1) | (passes_left <= 0))

@@ -1,80 +1,150 @@
-"""Tensors of a checkpoint, read from safetensors files and checked against what the model expects."""
+"""Parameters from safetensors files: each tensor is copied once, straight into its place."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from easel.worker.errors import MissingFile, TensorMismatch, UnreadableWeights, UnsafeCheckpoint
+from easel.worker.errors import (
+    CheckpointError,
+    MissingFile,
+    TensorMismatch,
+    UnreadableWeights,
+    UnsafeCheckpoint,
+)
 from easel.worker.model_info import read_json
+from easel.worker.parameters import ParameterPlan
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})  # others are quantised: their numbers need scales
 
 Progress = Callable[[int, int], None]  # tensors read so far, tensors in all
 
 
-def load_weights(
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """A file, and the tensors of it that are read."""
+
+    file: Path
+    names: tuple[str, ...]
+
+
+def load_parameters(
     path: Path,
-    expected: Mapping[str, tuple[int, ...]],
+    plan: ParameterPlan,
     dtype: torch.dtype,
     device: torch.device,
     progress: Progress | None = None,
-    ignored: frozenset[str] = frozenset(),
 ) -> dict[str, Tensor]:
-    """Read every expected tensor of a Hugging Face directory, one at a time.
+    """Fill every parameter of the plan from a Hugging Face directory.
 
-    `expected` maps names to shapes; tensors named in `ignored` may be there and are left out.
-    Files are memory-mapped, so the peak is the result plus one tensor. Raises MissingFile,
-    UnsafeCheckpoint, UnreadableWeights, or TensorMismatch for a tensor that is missing,
-    unexpected or of another shape.
+    Names and shapes of all files are checked before anything is allocated. Files are
+    memory-mapped one at a time, so host memory peaks at the parameters (if they lie there) plus
+    the largest file. Raises MissingFile, UnsafeCheckpoint, UnreadableWeights, or TensorMismatch
+    for a tensor that is missing, unexpected, there twice, quantised, or of another shape.
     """
-    weights: dict[str, Tensor] = {}
-    for name, tensor in _tensors(path, ignored):
-        if name not in expected:
-            raise TensorMismatch(name, "no such tensor", f"shape {tuple(tensor.shape)}")
-        if tuple(tensor.shape) != expected[name]:
-            raise TensorMismatch(name, f"shape {expected[name]}", f"shape {tuple(tensor.shape)}")
-        # A copy even when the dtype agrees: a view would keep the file mapped.
-        weights[name] = tensor.to(device=device, dtype=dtype, copy=True)
-        if progress is not None:
-            progress(len(weights), len(expected))
-    for name, shape in expected.items():
-        if name not in weights:
-            raise TensorMismatch(name, f"shape {shape}", "nothing")
-    return weights
+    shards = [_checked(file, names, plan) for file, names in _listed(path).items()]
+    _check_each_once(shards, plan)
+    parameters = {
+        name: torch.empty(shape, dtype=plan.dtype_of(name, dtype), device=device)
+        for name, shape in plan.parameters.items()
+    }
+    done = 0
+    for shard in shards:
+        with _opened(shard.file) as opened:
+            for name in shard.names:
+                source = plan.sources[name]
+                parameters[source.parameter][source.at].copy_(opened.get_tensor(name))
+                done += 1
+                if progress is not None:
+                    progress(done, len(plan.sources))
+    return parameters
 
 
 def weight_files(path: Path) -> list[Path]:
     """The safetensors files of a checkpoint, one or several. Raises MissingFile or UnsafeCheckpoint."""
-    if (path / INDEX_FILE).exists():
-        index = read_json(path / INDEX_FILE, "it lists the shards")
-        files = [path / name for name in sorted(set(index["weight_map"].values()))]
-    else:
-        files = [path / SINGLE_FILE]
-    for file in files:
+    return list(_listed(path))
+
+
+def _listed(path: Path) -> dict[Path, frozenset[str]]:
+    """Each file and the tensors that the index says are in it; no index: one file, nothing said."""
+    index = path / INDEX_FILE
+    if not index.exists():
+        return {_single(path): frozenset()}
+    names: dict[Path, set[str]] = {}
+    for name, file in sorted(_weight_map(index).items(), key=lambda item: (item[1], item[0])):
+        names.setdefault(path / file, set()).add(name)
+    for file in names:
         if not file.exists():
-            _refuse_pickle(path)
-            raise MissingFile(file, "it holds the weights")
-    return files
+            raise MissingFile(file, f"{INDEX_FILE} says that it holds weights")
+    return {file: frozenset(of_file) for file, of_file in names.items()}
 
 
-def _tensors(path: Path, ignored: frozenset[str]) -> Iterator[tuple[str, Tensor]]:
-    for file in weight_files(path):
-        try:
-            opened = safe_open(file, framework="pt")
-        except SafetensorError as error:
-            raise UnreadableWeights(file, str(error)) from None
-        with opened:
-            for name in opened.keys():  # noqa: SIM118 - safe_open is not a mapping
-                if name not in ignored:
-                    yield name, opened.get_tensor(name)
+def _single(path: Path) -> Path:
+    file = path / SINGLE_FILE
+    if not file.exists():
+        pickled = next((found for pattern in PICKLE_PATTERNS for found in sorted(path.glob(pattern))), None)
+        if pickled is not None:
+            raise UnsafeCheckpoint(pickled)
+        raise MissingFile(file, "it holds the weights")
+    return file
 
 
-def _refuse_pickle(path: Path) -> None:
-    for pattern in PICKLE_PATTERNS:
-        for file in path.glob(pattern):
-            raise UnsafeCheckpoint(file)
+def _weight_map(index: Path) -> dict[str, str]:
+    found = read_json(index, "it lists the shards").get("weight_map")
+    if not isinstance(found, dict) or not found:
+        raise CheckpointError(f"{index} has no weight_map; download it again.")
+    return cast(dict[str, str], found)
+
+
+def _checked(file: Path, listed: frozenset[str], plan: ParameterPlan) -> _Shard:
+    """Compare a file's header with the index and the plan; tensors are not read."""
+    with _opened(file) as opened:
+        names: list[str] = list(opened.keys())
+        read = tuple(name for name in names if not name.startswith(plan.ignored))
+        for name in sorted(listed - set(names)):
+            if not name.startswith(plan.ignored):
+                raise TensorMismatch(name, f"in {file.name}, as {INDEX_FILE} says", "nothing there")
+        for name in read:
+            part = opened.get_slice(name)
+            _check_tensor(name, tuple(part.get_shape()), part.get_dtype(), plan)
+    return _Shard(file, read)
+
+
+def _check_tensor(name: str, shape: tuple[int, ...], kind: str, plan: ParameterPlan) -> None:
+    if name not in plan.sources:
+        raise TensorMismatch(name, "no such tensor", f"shape {shape}")
+    if shape != plan.sources[name].shape:
+        raise TensorMismatch(name, f"shape {plan.sources[name].shape}", f"shape {shape}")
+    if kind not in FLOATS:
+        raise TensorMismatch(name, f"one of {', '.join(sorted(FLOATS))}", kind)
+
+
+def _check_each_once(shards: list[_Shard], plan: ParameterPlan) -> None:
+    where: dict[str, Path] = {}
+    for shard in shards:
+        for name in shard.names:
+            if name in where:
+                raise TensorMismatch(name, f"only in {where[name].name}", f"another in {shard.file.name}")
+            where[name] = shard.file
+    for name, source in plan.sources.items():
+        if name not in where:
+            raise TensorMismatch(name, f"shape {source.shape}", "nothing")
+
+
+@contextmanager
+def _opened(file: Path) -> Generator[Any, None, None]:
+    """A file mapped into memory; the mapping ends with the last tensor of it."""
+    try:
+        opened = safe_open(file, framework="pt")
+    except SafetensorError as error:
+        raise UnreadableWeights(file, str(error)) from None
+    with opened:
+        yield opened

@@ -31,6 +31,11 @@ class DiffusionOptions(JsonObject):
     entropy_bound: float | None = None  # entropy_bound, nats
     schedule: Annotated[Schedule | None, Field(strict=False)] = None
     stop_entropy: float | None = None  # nats
+    stability: int | None = None  # steps that must agree, of models that renoise
+    temperature_start: float | None = None  # factor of the temperature in the first step, of such models
+    temperature_end: float | None = None  # and in the last
+    edit_threshold: float | None = None  # decided tokens may still change above it
+    rebuild_every: int | None = None  # partial steps between full ones; 0: none, exact
 
 
 class StreamOptions(JsonObject):

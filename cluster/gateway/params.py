@@ -72,8 +72,14 @@ def _sampling(body: GenerationBody, model: ModelInfo, max_tokens: int, seed: int
 
 
 def _diffusion(options: DiffusionOptions, model: ModelInfo) -> DiffusionParams:
+    chosen = options.model_dump(exclude_none=True)
+    for name in chosen:
+        if name not in model.family.options:
+            known = ", ".join(sorted(model.family.options))
+            problem = f"means nothing to this {model.family.name} model; it takes {known}."
+            raise InvalidField(f"diffusion.{name}", problem)
     try:
-        return replace(model.diffusion, **options.model_dump(exclude_none=True))
+        return replace(model.diffusion, **chosen)
     except InvalidParameter as error:
         raise InvalidField(
             f"diffusion.{error.name}", f"is {shown(error.value)}; it must be {error.expected}."

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from easel.kernels.attention import (
+    GROUP_KEYS,
     AttentionRow,
     attention_layout,
     canvas_attention,
@@ -19,6 +20,7 @@ from easel.kernels.attention import (
 
 CPU = torch.device("cpu")
 PAGES = 24
+CANVAS = 12  # store tokens behind the pages
 NAN = float("nan")
 
 
@@ -29,17 +31,17 @@ class Problem:
     q: Tensor  # [tokens, heads, d]
     k: Tensor  # [tokens, kv_heads, d]
     v: Tensor  # [tokens, kv_heads, d]
-    k_pages: Tensor  # [pages, page_size, kv_heads, d]
-    v_pages: Tensor  # [pages, page_size, kv_heads, d]
+    k_store: Tensor  # [store tokens, kv_heads, d]
+    v_store: Tensor  # [store tokens, kv_heads, d]
     scale: float
 
     def solve(self) -> Tensor:
         layout = attention_layout(self.rows, self.page_size, CPU)
-        return canvas_attention(self.q, self.k, self.v, self.k_pages, self.v_pages, layout, self.scale)
+        return canvas_attention(self.q, self.k, self.v, self.k_store, self.v_store, layout, self.scale)
 
     def reference(self) -> Tensor:
         return reference_canvas_attention(
-            self.q, self.k, self.v, self.k_pages, self.v_pages, self.rows, self.scale
+            self.q, self.k, self.v, self.k_store, self.v_store, self.rows, self.page_size, self.scale
         )
 
 
@@ -59,8 +61,8 @@ def test_bfloat16_stays_within_its_rounding_of_the_reference() -> None:
         q=problem.q.bfloat16(),
         k=problem.k.bfloat16(),
         v=problem.v.bfloat16(),
-        k_pages=problem.k_pages.bfloat16(),
-        v_pages=problem.v_pages.bfloat16(),
+        k_store=problem.k_store.bfloat16(),
+        v_store=problem.v_store.bfloat16(),
     )
     # Values are at most about 4; weights and the result are rounded to 8 bits each.
     torch.testing.assert_close(narrow.solve(), narrow.reference(), atol=4e-2, rtol=2e-2)
@@ -87,6 +89,54 @@ def test_any_mix_of_lengths_prefixes_and_masks_equals_the_reference(
     torch.testing.assert_close(problem.solve(), problem.reference(), atol=1e-5, rtol=1e-5)
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    prefixes=st.lists(st.integers(0, 40), min_size=1, max_size=6),
+    lengths=st.lists(st.integers(1, 9), min_size=6, max_size=6),
+    windows=st.lists(st.sampled_from([None, 1, 2, 5, 16, 100]), min_size=6, max_size=6),
+    skips=st.lists(st.integers(0, 20), min_size=6, max_size=6),
+    page_size=st.integers(1, 9),
+)
+def test_windows_and_prefixes_that_begin_within_a_page_equal_the_reference(
+    prefixes: list[int], lengths: list[int], windows: list[int | None], skips: list[int], page_size: int
+) -> None:
+    rows = [
+        replace(row, length=length, causal=window is not None, window=window, prefix=row.prefix, skip=skip)
+        for row, length, window, skip in zip(
+            _rows([p + 20 for p in prefixes], 1, page_size), lengths, windows, skips, strict=False
+        )
+    ]
+    rows = [replace(row, prefix=row.prefix - row.skip) for row in rows]
+    problem = _problem(rows, page_size=page_size, heads=4, kv_heads=2, dim=4)
+    torch.testing.assert_close(problem.solve(), problem.reference(), atol=1e-5, rtol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    prefixes=st.lists(st.integers(0, 40), min_size=1, max_size=6),
+    lengths=st.lists(st.integers(1, 9), min_size=6, max_size=6),
+    canvases=st.lists(st.tuples(st.integers(0, 4), st.integers(1, 8)), min_size=6, max_size=6),
+    page_size=st.integers(1, 9),
+)
+def test_keys_that_are_all_in_the_store_equal_the_reference(
+    prefixes: list[int], lengths: list[int], canvases: list[tuple[int, int]], page_size: int
+) -> None:
+    first = PAGES * page_size
+    rows = [
+        replace(row, length=length, canvas=(first + start, count), fresh=False)
+        for row, length, (start, count) in zip(_rows(prefixes, 1, page_size), lengths, canvases, strict=False)
+    ]
+    problem = _problem(rows, page_size=page_size, heads=4, kv_heads=2, dim=4)
+    torch.testing.assert_close(problem.solve(), problem.reference(), atol=1e-5, rtol=1e-5)
+
+
+def test_a_group_gathers_no_more_keys_than_it_may() -> None:
+    rows = [AttentionRow(pages=tuple(range(16)), prefix=64, length=4)] * 2000
+    groups = attention_layout(rows, 4, CPU).groups
+    assert sum(group.rows for group in groups) == 2000
+    assert max(group.keys.numel() for group in groups if group.keys is not None) <= GROUP_KEYS
+
+
 def test_a_row_alone_gets_what_it_gets_in_a_batch() -> None:
     rows = _rows(prefixes=(0, 2, 8, 9, 24), length=4, page_size=4)
     problem = _problem(rows, page_size=4, heads=4, kv_heads=1, dim=8)
@@ -102,10 +152,10 @@ def test_tokens_beyond_the_prefix_are_not_seen_even_in_the_rows_own_pages() -> N
     rows = [AttentionRow(pages=(3, 9, 4, 11), prefix=5, length=3)]
     problem = _problem(rows, page_size=4, heads=2, kv_heads=1, dim=4)
     before = problem.solve()
-    seen = torch.zeros(PAGES * 4, dtype=torch.bool)
+    seen = torch.zeros(PAGES * 4 + CANVAS, dtype=torch.bool)
     seen[[12, 13, 14, 15, 36]] = True  # page 3, and the first token of page 9
-    for pages in (problem.k_pages, problem.v_pages):
-        pages.flatten(0, 1)[~seen] = NAN
+    for store in (problem.k_store, problem.v_store):
+        store[~seen] = NAN
     assert torch.equal(problem.solve(), before)
 
 
@@ -180,7 +230,7 @@ def _problem(rows: Sequence[AttentionRow], *, page_size: int, heads: int, kv_hea
         q=normal(tokens, heads, dim),
         k=normal(tokens, kv_heads, dim),
         v=normal(tokens, kv_heads, dim),
-        k_pages=normal(PAGES, page_size, kv_heads, dim),
-        v_pages=normal(PAGES, page_size, kv_heads, dim),
+        k_store=normal(PAGES * page_size + CANVAS, kv_heads, dim),
+        v_store=normal(PAGES * page_size + CANVAS, kv_heads, dim),
         scale=dim**-0.5,
     )

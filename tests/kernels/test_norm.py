@@ -47,3 +47,10 @@ def test_every_head_may_have_a_weight_of_its_own(dtype: torch.dtype) -> None:
     weight = torch.randn(3, 10, generator=generator).to(dtype)
     heads = [rms_norm(x[:, head].contiguous(), weight[head], 1e-6) for head in range(3)]
     torch.testing.assert_close(rms_norm(x, weight, 1e-6), torch.stack(heads, dim=1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_without_a_weight_vectors_are_only_scaled(dtype: torch.dtype) -> None:
+    x = torch.randn(5, 12, generator=torch.Generator().manual_seed(6)).to(dtype)
+    torch.testing.assert_close(rms_norm(x, None, 1e-6), rms_norm(x, torch.ones(12, dtype=dtype), 1e-6))
+    torch.testing.assert_close(rms_norm(x, None, 1e-6), reference_rms_norm(x, None, 1e-6))

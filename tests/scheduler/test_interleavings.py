@@ -1,5 +1,6 @@
 """Whatever order things happen in, nothing leaks, nothing waits for ever, outputs are the same."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -8,13 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from easel.scheduler.compose import ComposePolicy
-from easel.scheduler.messages import BatchPlan, PhasePolicy
+from easel.scheduler.messages import BatchPlan, PhasePolicy, ReplicaShape
 from easel.scheduler.request import DiffusionParams, Request, SamplingParams
 from tests.fakes import FakeReplica, bidirectional_shape, shape, windowed_shape
 
-SHAPES = {
+SHAPES: dict[str, Callable[[int, int], ReplicaShape]] = {
     "block causal": shape,
-    "partial": lambda *size: replace(shape(*size), partial=True),
+    "partial": lambda slots, pages: replace(shape(slots, pages), partial=True),
     "windowed": windowed_shape,
     "bidirectional": bidirectional_shape,
 }

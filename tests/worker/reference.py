@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen3ForCausalLM
 
+from easel.bench.oracles.masked import Generation
 from easel.kernels.noise import uniform
 from easel.scheduler.request import (
     CommitRule,
@@ -22,19 +23,6 @@ from easel.scheduler.request import (
     Schedule,
 )
 from tests.worker.values import floats
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """What came of one request, block by block; neither end-of-sequence nor prompt is included."""
-
-    blocks: tuple[tuple[int, ...], ...]
-    steps: tuple[int, ...]  # of each block
-    finish: FinishReason | None
-
-    @property
-    def tokens(self) -> tuple[int, ...]:
-        return tuple(token for block in self.blocks for token in block)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +162,8 @@ def _choose(
     match params.commit_rule:
         case CommitRule.STATIC_SCHEDULE:
             return surest[:quota]
+        case CommitRule.SEQUENTIAL:
+            return everything[:quota]
         case CommitRule.CONFIDENCE_THRESHOLD:
             above = [i for i in everything if confidence[i] > params.threshold]
             return above if len(above) >= quota else surest[:quota]

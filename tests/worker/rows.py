@@ -18,11 +18,12 @@ def write(
 def opening(
     slot: int, start: int, length: int, pages: tuple[int, ...], spec: CanvasSpec | None = None
 ) -> Row:
-    return Row(RowKind.OPEN, f"r{slot}", slot, start, length, pages, canvas=spec or canvas(length))
+    spec = spec or canvas(length)
+    return Row(RowKind.OPEN, f"r{slot}", slot, start, length, pages, canvas=spec, canvas_start=start)
 
 
 def reuse(slot: int, start: int, length: int, pages: tuple[int, ...]) -> Row:
-    return Row(RowKind.REUSE, f"r{slot}", slot, start, length, pages)
+    return Row(RowKind.REUSE, f"r{slot}", slot, start, length, pages, canvas_start=start)
 
 
 def canvas(

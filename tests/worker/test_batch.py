@@ -1,11 +1,14 @@
-"""A plan's rows become blocks of one length, each with its tokens, positions, and page tokens."""
+"""A plan's rows become ragged tokens, each with its position, its store token, and who sees what."""
+
+from dataclasses import replace
 
 import torch
 
 from easel.kernels.attention import RowGroup
 from easel.scheduler.messages import BatchPlan
-from easel.scheduler.phase import RowKind
+from easel.scheduler.phase import RowKind, SequenceLayout
 from easel.worker.batch import ForwardBatch, build_batch
+from easel.worker.pieces import Geometry
 from easel.worker.registers import CanvasRegisters
 from tests.worker.rows import canvas, opening, plan, reuse, write
 from tests.worker.values import ints
@@ -13,6 +16,7 @@ from tests.worker.values import ints
 BLOCK = 4
 MASK = 0
 CPU = torch.device("cpu")
+GEOMETRY = Geometry(SequenceLayout.BLOCK_CAUSAL, BLOCK, page_size=BLOCK, mask_token_id=MASK)
 
 
 def test_a_chunk_of_several_blocks_becomes_blocks_that_read_the_ones_before() -> None:
@@ -21,13 +25,13 @@ def test_a_chunk_of_several_blocks_becomes_blocks_that_read_the_ones_before() ->
     assert batch.positions.tolist() == list(range(4, 16))
     assert _prefixes(batch) == [4, 8, 12]
     assert batch.written.tolist() == list(range(12))
-    assert batch.written_to.tolist() == [*_tokens_of_page(2), *_tokens_of_page(7), *_tokens_of_page(1)]
+    assert batch.written_to[0].tolist() == [*_tokens_of_page(2), *_tokens_of_page(7), *_tokens_of_page(1)]
     assert batch.canvases.shape == (0, BLOCK)
 
 
 def test_several_blocks_share_a_page_that_is_larger() -> None:
     batch = _build(plan(write(0, 4, tuple(range(10, 18)), pages=(5, 2))), page_size=2 * BLOCK)
-    assert batch.written_to.tolist() == [44, 45, 46, 47, 16, 17, 18, 19]
+    assert batch.written_to[0].tolist() == [44, 45, 46, 47, 16, 17, 18, 19]
 
 
 def test_canvas_tokens_come_from_the_registers_of_their_slots() -> None:
@@ -37,7 +41,7 @@ def test_canvas_tokens_come_from_the_registers_of_their_slots() -> None:
     batch = _build(plan(reuse(2, 0, BLOCK, ()), reuse(1, 0, BLOCK, ())), registers)
     assert batch.tokens[batch.canvases].tolist() == [[8, 9, MASK, MASK], [7, MASK, MASK, MASK]]
     assert batch.written.numel() == 0
-    assert batch.written_to.numel() == 0
+    assert batch.written_to[0].numel() == 0
 
 
 def test_canvases_keep_the_plans_order_though_blocks_are_sorted_by_prefix() -> None:
@@ -58,7 +62,7 @@ def test_canvases_keep_the_plans_order_though_blocks_are_sorted_by_prefix() -> N
     assert prefixes == sorted(prefixes)
     assert batch.tokens[batch.canvases][:, 0].tolist() == [20, 22, 21]
     assert batch.positions[batch.canvases][:, 0].tolist() == [12, 0, 8]
-    written = dict(zip(ints(batch.written_to), ints(batch.tokens[batch.written]), strict=True))
+    written = dict(zip(ints(batch.written_to[0]), ints(batch.tokens[batch.written]), strict=True))
     assert written == {8: 1, 9: 2, 10: 3, 11: 4, 36: 5, 37: 6, 38: 7, 39: 8}
 
 
@@ -69,13 +73,14 @@ def test_an_opening_attends_to_what_the_commit_beside_it_writes() -> None:
         plan(write(0, 0, (1, 2, 3, 4), pages=(6,), kind=RowKind.COMMIT), opening(0, 4, BLOCK, pages=(6,))),
         registers,
     )
-    group = batch.layout.groups[-1]
+    group = batch.layouts[0].groups[-1]
     assert group.keys is not None
-    assert ints(group.keys)[:BLOCK] == ints(batch.written_to) == _tokens_of_page(6)
+    assert ints(group.keys)[:BLOCK] == ints(batch.written_to[0]) == _tokens_of_page(6)
 
 
 def _build(of: BatchPlan, registers: CanvasRegisters | None = None, page_size: int = BLOCK) -> ForwardBatch:
-    return build_batch(of, registers or _registers(), page_size, BLOCK, CPU)
+    geometry = replace(GEOMETRY, page_size=page_size)
+    return build_batch(of, registers or _registers(), geometry, CPU)
 
 
 def _registers() -> CanvasRegisters:
@@ -88,7 +93,7 @@ def _tokens_of_page(page: int) -> list[int]:
 
 def _prefixes(batch: ForwardBatch) -> list[int]:
     """Prefix of every block of the layout, in its order."""
-    return [prefix for group in batch.layout.groups for prefix in _prefixes_of(group)]
+    return [prefix for group in batch.layouts[0].groups for prefix in _prefixes_of(group)]
 
 
 def _prefixes_of(group: RowGroup) -> list[int]:

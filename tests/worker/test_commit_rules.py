@@ -98,6 +98,8 @@ def test_any_mix_of_canvases_and_rules_equals_a_loop(
             order = sorted(open_positions, key=lambda i: entropy[i])
             sums = [sum(entropy[i] for i in order[: n + 1]) for n in range(len(order))]
             count = max(quota, sum(total < bound for total in sums))
+        elif rule is CommitRule.SEQUENTIAL:
+            order = open_positions
         assert _positions(row) == sorted(order[:count])
 
 

@@ -10,8 +10,10 @@ import torch
 
 from easel.scheduler.request import Request, SamplingParams
 from easel.worker.config import EngineConfig
+from easel.worker.denoise import MaskedDenoiser
 from easel.worker.errors import MissingFile, TensorMismatch, WorkerError
 from easel.worker.loading import load_engine
+from easel.worker.models.decoder import Decoder
 from tests.worker.driving import generate
 from tests.worker.tiny import EOS_IDS, Dimensions, TinyCheckpoint, write_tiny
 from tests.worker.values import load_tensors, save_tensors
@@ -24,9 +26,12 @@ def test_the_engine_has_the_sizes_asked_for(tiny: TinyCheckpoint) -> None:
     shape = engine.shape
     assert (shape.slots, shape.pages, shape.page_size, shape.block_length) == (3, 10, 16, 8)
     assert (shape.max_model_tokens, shape.eos_token_ids) == (1024, frozenset(EOS_IDS))
-    assert engine.runner.cache.keys.shape == engine.runner.cache.values.shape == (2, 10, 16, 2, 8)
+    (keys,), (values,) = engine.runner.cache.keys, engine.runner.cache.values
+    assert keys.shape == values.shape == (2, 160, 2, 8)
     assert engine.runner.registers.tokens.shape == (3, 8)
-    assert engine.runner.eos_token_ids.tolist() == sorted(EOS_IDS)
+    denoiser = engine.runner.denoiser
+    assert isinstance(denoiser, MaskedDenoiser)
+    assert denoiser.eos_token_ids.tolist() == sorted(EOS_IDS)
 
 
 def test_pages_hold_one_block_unless_said_otherwise(tiny: TinyCheckpoint) -> None:
@@ -37,14 +42,17 @@ def test_pages_hold_one_block_unless_said_otherwise(tiny: TinyCheckpoint) -> Non
 def test_weights_and_pages_have_the_dtype_asked_for(tiny: TinyCheckpoint, dtype: torch.dtype) -> None:
     runner = load_engine(tiny.path, replace(CONFIG, dtype=str(dtype).removeprefix("torch."))).runner
     model = runner.model
-    weights = [model.embedding, model.head, model.final_norm, model.layers[0].qkv, model.rotary.cos]
-    assert {tensor.dtype for tensor in [*weights, runner.cache.keys, runner.cache.values]} == {dtype}
+    assert isinstance(model, Decoder)
+    weights = [model.embedding, model.head, model.final_norm, model.layers[0].qkv]
+    assert {tensor.dtype for tensor in [*weights, *runner.cache.keys, *runner.cache.values]} == {dtype}
 
 
 def test_tied_embeddings_are_kept_once(tiny: TinyCheckpoint, tmp_path: Path) -> None:
     tied = load_engine(tiny.path, CONFIG).runner.model
+    assert isinstance(tied, Decoder)
     assert tied.head.data_ptr() == tied.embedding.data_ptr()
     untied = load_engine(write_tiny(tmp_path, Dimensions(tied=False)).path, CONFIG).runner.model
+    assert isinstance(untied, Decoder)
     assert untied.head.data_ptr() != untied.embedding.data_ptr()
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from easel.scheduler.request import CommitRule, DiffusionParams
 from easel.worker.errors import CheckpointError, MissingFile, UnsupportedArchitecture
+from easel.worker.families import FAMILIES
 from easel.worker.model_info import ModelInfo, read_model_info
 from tests.worker.configs import CONFIG, write_config
 
@@ -17,6 +18,7 @@ def test_a_config_alone_is_enough(tmp_path: Path) -> None:
         name="sdar",
         path=tmp_path / "sdar",
         architecture="SDARForCausalLM",
+        family=FAMILIES["SDARForCausalLM"],
         vocab_size=151936,
         block_length=4,
         mask_token_id=151669,
@@ -53,6 +55,47 @@ def test_a_temperature_without_do_sample_is_greedy(tmp_path: Path) -> None:
     assert _info(tmp_path, CONFIG, {"temperature": 0.7}).temperature == 0.0
 
 
+def test_what_a_checkpoint_leaves_open_is_the_familys(tmp_path: Path) -> None:
+    bare = {key: value for key, value in CONFIG.items() if key not in ("block_size", "mask_token_id")}
+    info = _info(tmp_path, bare)
+    assert (info.block_length, info.mask_token_id) == (4, 151669)
+    llada = _info(
+        tmp_path, {"architectures": ["LLaDAModelLM"], "vocab_size": 126464, "max_sequence_length": 4096}
+    )
+    assert (llada.block_length, llada.mask_token_id) == (32, 126336)
+    assert llada.eos_token_ids == {126081, 126348}
+    assert llada.diffusion.rebuild_every == 8
+
+
+def test_diffusion_gemmas_own_names_are_understood(tmp_path: Path) -> None:
+    config = {
+        "architectures": ["DiffusionGemmaForBlockDiffusion"],
+        "canvas_length": 64,
+        "eos_token_id": [1, 106],
+        "text_config": {"vocab_size": 262144, "max_position_embeddings": 131072},
+    }
+    generation = {
+        "eos_token_id": [1, 106, 50],
+        "max_denoising_steps": 24,
+        "sampler_config": {"_cls_name": "EntropyBoundSamplerConfig", "entropy_bound": 0.2},
+        "t_max": 0.9,
+        "t_min": 0.3,
+        "stability_threshold": 0,
+        "confidence_threshold": 0.01,
+    }
+    info = _info(tmp_path, config, generation)
+    assert (info.block_length, info.eos_token_ids, info.temperature) == (64, {1, 106, 50}, 1.0)
+    assert info.max_model_tokens == 131072 - 63, "the last canvas lies within the model's positions"
+    assert info.diffusion == DiffusionParams(
+        steps=24,
+        entropy_bound=0.2,
+        stop_entropy=0.01,
+        stability=0,
+        temperature_start=0.9,
+        temperature_end=0.3,
+    )
+
+
 def test_a_name_that_is_given_is_taken(tmp_path: Path) -> None:
     write_config(tmp_path, CONFIG, None)
     assert read_model_info(tmp_path, "easel-demo").name == "easel-demo"
@@ -65,7 +108,7 @@ def test_the_last_canvas_lies_within_the_models_positions(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "field", ["vocab_size", "block_size", "mask_token_id", "eos_token_id", "max_position_embeddings"]
+    "field", ["vocab_size", "eos_token_id", "max_position_embeddings"]
 )
 def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
     with pytest.raises(CheckpointError, match=f"no '{field}' in config.json"):

@@ -29,6 +29,7 @@ SPECS = [
             entropy_bound=1.5,
             schedule=Schedule.COSINE,
             stop_entropy=0.125,
+            edit_threshold=0.5,
         ),
         snapshots=True,
     ),
@@ -42,7 +43,11 @@ def test_nothing_of_a_slots_past_survives_an_opening(spec: CanvasSpec) -> None:
     fresh.open(1, spec)
     for name in _tensor_names():
         assert torch.equal(_tensor(used, name)[1], _tensor(fresh, name)[1]), name
-    assert (used.rules[1], used.watched[1]) == (fresh.rules[1], fresh.watched[1])
+    assert (used.rules[1], used.watched[1], used.edits[1]) == (
+        fresh.rules[1],
+        fresh.watched[1],
+        fresh.edits[1],
+    )
 
 
 def test_opening_a_slot_leaves_the_others_as_they_were() -> None:
@@ -72,8 +77,14 @@ def test_a_requests_parameters_are_taken_over() -> None:
     assert registers.rules[2] is CommitRule.ENTROPY_BOUND
     assert registers.watched[2]
     assert int(registers.seed[2]) == 2**63 - 1, "all 63 bits"
-    floats = (registers.threshold, registers.entropy_bound, registers.stop_entropy)
-    assert [float(values[2]) for values in floats] == [0.25, 1.5, 0.125]
+    floats = (
+        registers.threshold,
+        registers.entropy_bound,
+        registers.stop_entropy,
+        registers.edit_threshold,
+    )
+    assert [float(values[2]) for values in floats] == [0.25, 1.5, 0.125, 0.5]
+    assert registers.edits[2]
     assert (float(registers.temperature[2]), int(registers.top_k[2]), float(registers.top_p[2])) == (
         0.5,
         4,
@@ -88,9 +99,17 @@ def test_a_stop_entropy_that_is_off_is_below_any_entropy() -> None:
 
 
 def test_memory_of_a_slot_is_counted() -> None:
-    # Per position: tokens, predicted and quotas of 8 bytes, confidence of 4, decided of 1.
-    # Per slot: six integers of 8 bytes and five floats of 4.
-    assert _registers().bytes_per_slot() == BLOCK * 29 + 6 * 8 + 5 * 4
+    # Per position: tokens, predicted and quotas of 8 bytes, confidence of 4, decided and live of 1.
+    # Per slot: seven integers of 8 bytes and six floats of 4.
+    assert _registers().bytes_per_slot() == BLOCK * 30 + 7 * 8 + 6 * 4
+
+
+def test_the_live_positions_of_a_canvas_are_all_at_first() -> None:
+    registers = _registers()
+    registers.open(1, SPECS[1])
+    registers.live[2] = torch.tensor([False, True] * 4)
+    assert registers.live_positions([2, 1]) == {2: [1, 3, 5, 7], 1: list(range(BLOCK))}
+    assert registers.live_positions([]) == {}
 
 
 def _registers() -> CanvasRegisters:
@@ -103,6 +122,7 @@ def _poisoned() -> CanvasRegisters:
         _tensor(registers, name).fill_(77)
     registers.rules[:] = [CommitRule.STATIC_SCHEDULE] * 3
     registers.watched[:] = [True, True, False]
+    registers.edits[:] = [True, True, False]
     return registers
 
 

@@ -23,8 +23,8 @@ POISON = 1e3
 def runner(endless: TinyCheckpoint) -> Runner:
     """Its pages hold what no prefix should ever see."""
     runner = endless.engine(Layout(slots=8, pages=32)).runner
-    runner.cache.keys.fill_(POISON)
-    runner.cache.values.fill_(POISON)
+    runner.cache.keys[0].fill_(POISON)
+    runner.cache.values[0].fill_(POISON)
     return runner
 
 
@@ -89,18 +89,19 @@ def test_a_canvas_goes_on_where_its_last_step_left_it(endless: TinyCheckpoint, r
 def test_a_canvas_row_writes_no_page(endless: TinyCheckpoint, runner: Runner) -> None:
     block = endless.block_length
     runner.run(plan(write(0, 0, _tokens(block), pages=(5,))))
-    before = runner.cache.keys.clone(), runner.cache.values.clone()
+    before = runner.cache.keys[0].clone(), runner.cache.values[0].clone()
     runner.run(plan(opening(0, block, block, pages=(5,))))
-    assert torch.equal(runner.cache.keys, before[0])
-    assert torch.equal(runner.cache.values, before[1])
+    assert torch.equal(runner.cache.keys[0], before[0])
+    assert torch.equal(runner.cache.values[0], before[1])
 
 
 def test_a_write_row_touches_only_its_own_positions(endless: TinyCheckpoint, runner: Runner) -> None:
     block = endless.block_length
     runner.run(plan(write(0, 0, _tokens(2 * block), pages=(5, 3))))
-    written = (runner.cache.keys != POISON).flatten(3).any(-1).any(-1)  # [layers, pages]
+    keys = _pages(runner.cache.keys[0], block)
+    written = (keys != POISON).flatten(2).any(-1)  # [layers, pages]
     assert [pages.nonzero().squeeze(-1).tolist() for pages in written] == [[3, 5]] * len(written)
-    assert not bool((runner.cache.keys[:, [3, 5]] == POISON).any())
+    assert not bool((keys[:, [3, 5]] == POISON).any())
 
 
 def test_only_watched_canvases_are_reported_step_by_step(endless: TinyCheckpoint, runner: Runner) -> None:
@@ -149,7 +150,13 @@ def _tokens(count: int, seed: int = 0) -> tuple[int, ...]:
 
 
 def _prefix(runner: Runner, pages: Sequence[int]) -> torch.Tensor:
-    return torch.stack((runner.cache.keys[:, list(pages)], runner.cache.values[:, list(pages)]))
+    stores, size = (runner.cache.keys[0], runner.cache.values[0]), runner.cache.page_size
+    return torch.stack([_pages(store, size)[:, list(pages)] for store in stores])
+
+
+def _pages(store: torch.Tensor, page_size: int) -> torch.Tensor:
+    """[layers, pages, page_size, kv_heads, head_dim]"""
+    return store.unflatten(1, (-1, page_size))
 
 
 def _assert_same(found: Sequence[CanvasResult], expected: Sequence[CanvasResult]) -> None:

@@ -16,7 +16,8 @@ from easel.worker.errors import (
     UnreadableWeights,
     UnsafeCheckpoint,
 )
-from easel.worker.weights import load_weights, weight_files
+from easel.worker.parameters import ParameterPlan, Source
+from easel.worker.weights import load_parameters, weight_files
 from tests.worker.values import save_tensors
 
 CPU = torch.device("cpu")
@@ -25,7 +26,11 @@ TENSORS = {
     "layer.0.weight": torch.full((5,), 0.1),
     "layer.1.weight": torch.full((2, 2), -3.0),
 }
-SHAPES = {name: tuple(tensor.shape) for name, tensor in TENSORS.items()}
+PLAN = ParameterPlan(
+    parameters={name: tuple(tensor.shape) for name, tensor in TENSORS.items()},
+    sources={name: Source(tuple(tensor.shape), name) for name, tensor in TENSORS.items()},
+    ignored=("tied.", "head.weight"),
+)
 
 
 def test_a_single_file_is_read(tmp_path: Path) -> None:
@@ -45,14 +50,32 @@ def test_the_index_wins_over_a_single_file_beside_it(tmp_path: Path) -> None:
     _assert_loaded(_load(tmp_path))
 
 
-def test_weights_are_converted_to_the_dtype_asked_for(tmp_path: Path) -> None:
-    save_tensors(
-        {name: tensor.bfloat16() for name, tensor in TENSORS.items()}, tmp_path / "model.safetensors"
-    )
-    for dtype in (torch.float32, torch.bfloat16):
-        loaded = load_weights(tmp_path, SHAPES, dtype, CPU)
-        for name, tensor in TENSORS.items():
-            assert torch.equal(loaded[name], tensor.bfloat16().to(dtype)), name
+def test_parts_of_a_parameter_lie_where_the_plan_says(tmp_path: Path) -> None:
+    gates, ups = (torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    parts = {f"{expert}.gate": gates[expert] for expert in range(2)}
+    parts |= {f"{expert}.up": ups[expert] for expert in range(2)}
+    save_tensors({name: part.contiguous() for name, part in parts.items()}, tmp_path / "model.safetensors")
+    places = {"gate": slice(0, 3), "up": slice(3, 6)}
+    sources = {
+        f"{expert}.{half}": Source((3, 5), "both", (expert, place))
+        for expert in range(2)
+        for half, place in places.items()
+    }
+    loaded = load_parameters(tmp_path, ParameterPlan({"both": (2, 6, 5)}, sources), torch.float32, CPU)
+    assert torch.equal(loaded["both"], torch.cat((gates, ups), dim=1))
+
+
+def test_weights_are_converted_to_the_dtype_asked_for_except_those_that_stay_exact(tmp_path: Path) -> None:
+    stored = {name: tensor.bfloat16() for name, tensor in TENSORS.items()}
+    stored["layer.0.weight"] = TENSORS["layer.0.weight"]
+    save_tensors(stored, tmp_path / "model.safetensors")
+    plan = ParameterPlan(PLAN.parameters, PLAN.sources, float32=frozenset({"layer.0.weight"}))
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        loaded = load_parameters(tmp_path, plan, dtype, CPU)
+        assert torch.equal(loaded["layer.0.weight"], TENSORS["layer.0.weight"])
+        for name in ("embed.weight", "layer.1.weight"):
+            assert torch.equal(loaded[name], stored[name].to(dtype)), name
+            assert loaded[name].dtype == dtype
 
 
 def test_loaded_weights_do_not_depend_on_the_file_any_more(tmp_path: Path) -> None:
@@ -66,12 +89,18 @@ def test_loaded_weights_do_not_depend_on_the_file_any_more(tmp_path: Path) -> No
 
 
 def test_progress_counts_every_tensor(tmp_path: Path) -> None:
-    save_tensors(TENSORS, tmp_path / "model.safetensors")
+    _write_shards(tmp_path)
     seen: list[tuple[int, int]] = []
-    load_weights(
-        tmp_path, SHAPES, torch.float32, CPU, progress=lambda done, total: seen.append((done, total))
+    load_parameters(
+        tmp_path, PLAN, torch.float32, CPU, progress=lambda done, total: seen.append((done, total))
     )
     assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_tensors_the_plan_ignores_may_be_there(tmp_path: Path) -> None:
+    extra = {"tied.a": torch.zeros(2), "tied.b": torch.zeros(2), "head.weight": torch.zeros(2)}
+    save_tensors({**TENSORS, **extra}, tmp_path / "model.safetensors")
+    _assert_loaded(_load(tmp_path))
 
 
 def test_a_missing_tensor_is_named_with_its_shape(tmp_path: Path) -> None:
@@ -100,6 +129,48 @@ def test_a_tensor_of_another_shape_is_named_with_both(tmp_path: Path, shape: tup
         "shape (4, 3)",
         f"shape {shape}",
     )
+
+
+def test_quantised_numbers_are_refused(tmp_path: Path) -> None:
+    quantised = {**TENSORS, "layer.0.weight": torch.ones(5, dtype=torch.int8)}
+    save_tensors(quantised, tmp_path / "model.safetensors")
+    with pytest.raises(TensorMismatch, match=r"'layer.0.weight': expected one of BF16, .*found I8"):
+        _load(tmp_path)
+
+
+def test_a_tensor_that_two_shards_hold_is_named_with_both(tmp_path: Path) -> None:
+    _write_shards(tmp_path)
+    again = {"layer.1.weight": TENSORS["layer.1.weight"], "layer.0.weight": TENSORS["layer.0.weight"]}
+    save_tensors(again, tmp_path / "a.safetensors")
+    with pytest.raises(
+        TensorMismatch,
+        match=r"'layer.0.weight': expected only in a.safetensors, found another in b.safetensors",
+    ):
+        _load(tmp_path)
+
+
+def test_a_tensor_that_the_index_puts_in_a_shard_without_it_is_named(tmp_path: Path) -> None:
+    _write_shards(tmp_path)
+    save_tensors({"embed.weight": TENSORS["embed.weight"]}, tmp_path / "b.safetensors")
+    with pytest.raises(
+        TensorMismatch, match=r"'layer.0.weight': expected in b.safetensors, as model.*says, found nothing"
+    ):
+        _load(tmp_path)
+
+
+@pytest.mark.parametrize("index", ["{}", '{"weight_map": {}}', '{"weight_map": ["a"]}'])
+def test_an_index_that_lists_nothing_is_refused(tmp_path: Path, index: str) -> None:
+    _write_shards(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(CheckpointError, match="has no weight_map"):
+        _load(tmp_path)
+
+
+def test_a_checkpoint_with_a_wrong_tensor_is_refused_before_any_is_read(tmp_path: Path) -> None:
+    _write_shards(tmp_path)
+    save_tensors({**TENSORS, "layer.1.weight": torch.zeros(3)}, tmp_path / "b.safetensors")
+    with pytest.raises(TensorMismatch):
+        load_parameters(tmp_path, PLAN, torch.float32, CPU, progress=_must_not_be_called)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth", "last.ckpt"])
@@ -139,6 +210,14 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     assert error.value.path == tmp_path / "b.safetensors"
 
 
+def test_a_missing_shard_is_not_taken_for_a_pickle_beside_it(tmp_path: Path) -> None:
+    _write_shards(tmp_path)
+    (tmp_path / "b.safetensors").unlink()
+    (tmp_path / "training_args.bin").write_bytes(b"")
+    with pytest.raises(MissingFile, match="says that it holds weights"):
+        _load(tmp_path)
+
+
 def test_every_problem_with_weights_is_a_checkpoint_error() -> None:
     for error in (MissingFile, TensorMismatch, UnreadableWeights, UnsafeCheckpoint):
         assert issubclass(error, CheckpointError)
@@ -160,7 +239,11 @@ def _write_shards(path: Path) -> None:
 
 
 def _load(path: Path) -> dict[str, Tensor]:
-    return load_weights(path, SHAPES, torch.float32, CPU)
+    return load_parameters(path, PLAN, torch.float32, CPU)
+
+
+def _must_not_be_called(done: int, total: int) -> None:
+    pytest.fail(f"tensor {done} of {total} was read")
 
 
 def _assert_loaded(loaded: Mapping[str, Tensor]) -> None:

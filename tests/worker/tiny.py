@@ -22,6 +22,7 @@ VOCABULARY = 105
 class Dimensions:
     heads: int = 4
     kv_heads: int = 2
+    layers: int = 2
     tied: bool = True
     block_length: int = 8
     eos_ids: tuple[int, ...] = EOS_IDS
@@ -36,6 +37,8 @@ class Layout:
     page_blocks: int = 1
     refresh_blocks: int = 64
     compose_policy: ComposePolicy = ComposePolicy.BALANCED
+    fuse_commits: bool = True
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +60,13 @@ class TinyCheckpoint:
             pages=layout.pages,
             page_size=layout.page_blocks * self.block_length,
             dtype=dtype,
+            partial=layout.partial,
             compose_policy=layout.compose_policy,
-            policy=PhasePolicy(refresh_tokens=layout.refresh_blocks * self.block_length, target_seconds=1e3),
+            policy=PhasePolicy(
+                refresh_tokens=layout.refresh_blocks * self.block_length,
+                target_seconds=1e3,
+                fuse_commits=layout.fuse_commits,
+            ),
         )
         return load_engine(self.path, config)
 
@@ -81,6 +89,7 @@ def write_tiny(path: Path, dimensions: Dimensions) -> TinyCheckpoint:
     config = tiny_config(
         heads=dimensions.heads,
         kv_heads=dimensions.kv_heads,
+        layers=dimensions.layers,
         tied=dimensions.tied,
         vocab_size=VOCABULARY,
         eos_ids=dimensions.eos_ids,

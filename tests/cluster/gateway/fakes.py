@@ -17,6 +17,7 @@ from easel.cluster.gateway.settings import GatewaySettings, Sources
 from easel.cluster.gateway.tokenizer import ChatTokenizer
 from easel.scheduler.messages import BlockEvent, CanvasSnapshot
 from easel.scheduler.request import DiffusionParams, FinishReason, Request
+from easel.worker.families import FAMILIES
 from easel.worker.model_info import ModelInfo
 
 MODEL = "tiny"
@@ -61,6 +62,7 @@ def model_info(**changes: Any) -> ModelInfo:
         "name": MODEL,
         "path": Path("tiny"),
         "architecture": "SDARForCausalLM",
+        "family": FAMILIES["SDARForCausalLM"],
         "vocab_size": 261,
         "block_length": 8,
         "mask_token_id": 1,

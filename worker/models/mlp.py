@@ -1,0 +1,67 @@
+"""What follows attention in a layer: a gated MLP, or a mixture of such experts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from easel.kernels.moe import Activation, expert_mlp, gated, grouped_sigmoid_router, softmax_router
+from easel.worker.models.config import Experts, Router
+
+
+@dataclass(frozen=True, slots=True)
+class DenseMLP:
+    """down · (silu(gate · x) * (up · x))."""
+
+    gate_up: Tensor  # [2 size, h]  the gate's rows first
+    down: Tensor  # [h, size]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, h] to [n, h]."""
+        return F.linear(gated(F.linear(x, self.gate_up), Activation.SILU), self.down)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertMLP:
+    """A few of many MLPs for each token, and perhaps one for all tokens."""
+
+    experts: Experts
+    router: Tensor  # [experts, h]  its dtype is the one affinities are computed in
+    router_bias: Tensor | None  # [experts]  float32
+    gate_up: Tensor  # [experts, 2 size, h]
+    down: Tensor  # [experts, h, size]
+    shared: DenseMLP | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, h] to [n, h]."""
+        found = expert_mlp(x, *self.route(x), self.gate_up, self.down, Activation.SILU)
+        return found if self.shared is None else found.add_(self.shared.forward(x))
+
+    def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The experts of each token [n, chosen] int64 and their weights [n, chosen] float32."""
+        experts = self.experts
+        logits = F.linear(x.to(self.router.dtype), self.router)
+        if self.router_bias is None:
+            return softmax_router(logits, experts.chosen, experts.renormalise)
+        groups = experts.groups, experts.groups_chosen
+        return grouped_sigmoid_router(logits, self.router_bias, experts.chosen, *groups, experts.scale)
+
+
+def build_mlp(parameters: Mapping[str, Tensor], prefix: str, experts: Experts | None) -> DenseMLP | ExpertMLP:
+    """A layer's MLP from parameters whose names begin with `prefix`."""
+    if experts is None:
+        return _dense(parameters, prefix)
+    grouped = experts.router is Router.GROUPED_SIGMOID
+    return ExpertMLP(
+        experts=experts,
+        router=parameters[f"{prefix}router"],
+        router_bias=parameters[f"{prefix}router_bias"] if grouped else None,
+        gate_up=parameters[f"{prefix}expert_gate_up"],
+        down=parameters[f"{prefix}expert_down"],
+        shared=_dense(parameters, f"{prefix}shared_") if experts.shared_size else None,
+    )
+
+
+def _dense(parameters: Mapping[str, Tensor], prefix: str) -> DenseMLP:
+    return DenseMLP(parameters[f"{prefix}gate_up"], parameters[f"{prefix}down"])
