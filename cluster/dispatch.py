@@ -155,7 +155,6 @@ class RayBackend:
             tenant=request.tenant,
             priority=request.priority,
             excluded=excluded,
-            keeps=request.diffusion.rebuild_every > 0,
         )
 
     def _page_hashes(self, request: Request) -> tuple[bytes, ...]:

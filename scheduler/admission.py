@@ -24,7 +24,6 @@ class AdmissionTicket:
     tenant: str = ""
     priority: int = 0  # lower is sooner
     excluded: frozenset[str] = frozenset()  # replicas not to be tried again
-    keeps: bool = False  # it takes partial steps
 
     @property
     def tokens(self) -> int:

@@ -194,12 +194,7 @@ def begin(request: Request, shape: ReplicaShape, now: float, order: int) -> Requ
         tokens=prefix,
         canvas_start=canvas_start,
         pages_needed=pages_needed(
-            shape.layout,
-            len(request.prompt),
-            request.sampling.max_tokens,
-            block,
-            shape.page_size,
-            keeps=request.diffusion.rebuild_every > 0,
+            shape.layout, len(request.prompt), request.sampling.max_tokens, block, shape.page_size
         ),
     )
     _refuse_too_long(state, shape)

@@ -4,15 +4,13 @@ from easel.scheduler.phase import SequenceLayout
 
 
 def pages_needed(
-    layout: SequenceLayout,
-    prompt_tokens: int,
-    max_tokens: int,
-    block_length: int,
-    page_size: int,
-    *,
-    keeps: bool,
+    layout: SequenceLayout, prompt_tokens: int, max_tokens: int, block_length: int, page_size: int
 ) -> int:
-    """Pages for everything that is ever written for a request. `keeps`: it takes partial steps."""
+    """Pages for everything that is ever written for a request.
+
+    A bidirectional sequence is promised pages for all of it even if every step is exact and none
+    is written: so the sequences that run at once, and with them a forward's memory, are bounded.
+    """
     aligned = layout is SequenceLayout.BLOCK_CAUSAL
     origin = prompt_tokens // block_length * block_length if aligned else prompt_tokens
     output = prompt_tokens + max_tokens - origin
@@ -20,7 +18,7 @@ def pages_needed(
         # The last block is never committed, so it needs no page.
         written = origin + (output - 1) // block_length * block_length
     else:
-        written = span_of(prompt_tokens, max_tokens, block_length) if keeps else 0
+        written = span_of(prompt_tokens, max_tokens, block_length)
     return -(-written // page_size)
 
 

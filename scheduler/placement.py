@@ -48,12 +48,7 @@ class ReplicaView:
         """Pages the request may come to need, none of them cached."""
         digest = self.digest
         return pages_needed(
-            digest.layout,
-            ticket.prompt_tokens,
-            ticket.max_tokens,
-            digest.block_length,
-            digest.page_size,
-            keeps=ticket.keeps,
+            digest.layout, ticket.prompt_tokens, ticket.max_tokens, digest.block_length, digest.page_size
         )
 
     def step_seconds(self, canvases: int, context: int) -> float:

@@ -21,12 +21,12 @@ def _rows(replica: FakeReplica) -> list[Row]:
     return [row for plan in replica.drain() for row in plan.rows]
 
 
-def test_an_exact_bidirectional_step_computes_the_whole_sequence_and_needs_no_pages() -> None:
-    replica = FakeReplica(bidirectional_shape(pages=1), min_steps=3, max_steps=3)
+def test_an_exact_bidirectional_step_computes_the_whole_sequence_and_keeps_nothing() -> None:
+    replica = FakeReplica(bidirectional_shape(), min_steps=3, max_steps=3)
     replica.submit(_request(0))
     rows = _rows(replica)
     assert [row.kind for row in rows] == [OPEN, REBUILD, REBUILD] * 2
-    assert {(row.start, row.length, row.pages) for row in rows} == {(0, 14, ())}
+    assert {(row.start, row.length, row.keeps) for row in rows} == {(0, 14, False)}
     assert [len(row.tokens) for row in rows] == [6] * 3 + [10] * 3
     assert {row.kind.phase for row in rows} == {Phase.REFRESH}
 
@@ -52,11 +52,12 @@ def test_a_bidirectional_sequence_is_never_shared() -> None:
     assert replica.scheduler.digest("r", 0).pages_available == 64
 
 
-def test_a_bidirectional_sequence_must_fit_in_pages_only_if_they_are_used() -> None:
-    replica = FakeReplica(bidirectional_shape(pages=2))
-    replica.submit(_request(0, prompt=30))
+@pytest.mark.parametrize("rebuild_every", [0, 4])
+def test_a_bidirectional_sequence_must_fit_in_pages_so_that_a_forward_is_bounded(rebuild_every: int) -> None:
+    replica = FakeReplica(bidirectional_shape(pages=5))
+    replica.submit(_request(rebuild_every, prompt=30))
     with pytest.raises(RequestTooLong):
-        replica.submit(replace(_request(4, prompt=30), request_id="b"))
+        replica.submit(replace(_request(rebuild_every, prompt=34), request_id="b"))
 
 
 def test_a_partial_step_computes_what_can_still_change() -> None:
