@@ -20,7 +20,7 @@ help:
 	@echo "make test-fast  the tests that do not start the cluster"
 	@echo "make check      lint, format and types, as CI does"
 	@echo "make format     rewrite the sources in the house format"
-	@echo "make bench      measure the engine and the cluster on this machine"
+	@echo "make bench      measure the engine and the cluster on this machine, and compare all families"
 	@echo "make clean      remove the environment and everything that was built"
 
 # exec: Ctrl-C and SIGTERM must reach easel itself, which takes its processes down.
@@ -45,6 +45,8 @@ format: $(INSTALLED)
 bench: $(INSTALLED)
 	.venv/bin/python -m easel.bench.engine
 	.venv/bin/python -m easel.bench.cluster
+	.venv/bin/python -m easel.bench.partial
+	.venv/bin/python -m easel.bench.parity
 
 clean:
 	rm -rf .venv build dist easel.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -53,9 +53,12 @@ def engine_config(config: ClusterConfig) -> EngineConfig:
     return EngineConfig(
         slots=config.engine.slots,
         pages=config.engine.pages,
+        memory=config.engine.memory,
         page_size=config.engine.page_size,
         dtype=config.engine.dtype,
+        device=config.engine.device,
         partial=config.engine.partial,
+        refresh_limit=config.engine.refresh_limit,
         threads=config.engine.threads or share,
     )
 

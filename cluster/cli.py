@@ -24,6 +24,9 @@ ModelDir = Annotated[
     Path | None,
     typer.Argument(help="Directory of a Hugging Face checkpoint. Default: the embedded demo model."),
 ]
+Preset = Annotated[
+    str | None, typer.Option(help="A published model by name, instead of a directory; a wrong one lists all.")
+]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
 
 
@@ -107,18 +110,79 @@ def chat(  # noqa: PLR0913, PLR0917 one parameter per option
 @app.command()
 def doctor(
     model_dir: ModelDir = None,
+    preset: Preset = None,
+    device_memory: Annotated[
+        str | None, typer.Option(help="Memory to fit a replica in, such as 80GiB. Default: this machine's.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     host: Annotated[str, typer.Option(help="Address that would be served on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port that would be served on.")] = 8000,
 ) -> None:
-    """Say whether this machine can run Easel, what is wrong, and how to mend it."""
+    """Say whether this machine can run Easel and the model, what is wrong, and how to mend it.
+
+    With --preset only the model is looked at, which nobody needs to have downloaded.
+    """
     from easel.cluster.doctor import Verdict, examine
     from easel.cluster.doctor_report import print_findings
+    from easel.cluster.errors import ClusterError
+    from easel.cluster.model_report import examine_sizes
+    from easel.worker.errors import WorkerError
 
-    findings = examine(model_dir or demo_model(), host, port)
+    try:
+        if preset is None:
+            findings = examine(model_dir or demo_model(), host, port)
+            findings += examine_sizes(model_dir or demo_model(), None, device_memory, dtype)
+        else:
+            findings = examine_sizes(None, preset, device_memory, dtype)
+    except (ClusterError, WorkerError) as error:
+        _fail(str(error))
     # A finding in a pipe or a file stays on one line.
     print_findings(findings, Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH))
     if any(finding.verdict is Verdict.BROKEN for finding in findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def roofline(  # noqa: PLR0913, PLR0917 one parameter per option
+    model_dir: ModelDir = None,
+    preset: Preset = None,
+    device: Annotated[
+        str, typer.Option(help="H200, H100, A100, L40S; any with --tflops and --tbs.")
+    ] = "H200",
+    tflops: Annotated[float | None, typer.Option(help="Arithmetic, in 10¹² a second.")] = None,
+    tbs: Annotated[float | None, typer.Option(help="Memory traffic, in 10¹² bytes a second.")] = None,
+    batch: Annotated[
+        str, typer.Option(help="Canvases denoised together, separated by commas.")
+    ] = "1,8,64,256",
+    prefix: Annotated[int, typer.Option(min=0, help="Tokens before each canvas.")] = 2048,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps of a block.")] = 8,
+    rebuild_every: Annotated[
+        int, typer.Option(min=0, help="LLaDA and Dream: steps between full recomputations; 0: all are.")
+    ] = 0,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "bfloat16",
+    png: Annotated[Path | None, typer.Option(help="Also draw it, into this file.")] = None,
+) -> None:
+    """Say how fast a model can be on a device at best, phase by phase, and what bounds it."""
+    from easel.cluster.errors import ClusterError
+    from easel.cluster.roofline_view import ask_roofline, plot_roofline, print_roofline
+    from easel.worker.errors import WorkerError
+
+    try:
+        question = ask_roofline(
+            model_dir if model_dir or preset else demo_model(),
+            preset,
+            (device, tflops, tbs),
+            batch,
+            prefix=prefix,
+            steps=steps,
+            rebuild_every=rebuild_every,
+            dtype=dtype,
+        )
+        print_roofline(question, Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH))
+        if png is not None:
+            plot_roofline(question, png)
+    except (ClusterError, WorkerError) as error:
+        _fail(str(error))
 
 
 def serve_settings(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError
 
 from easel.cluster.errors import ConfigError
 
@@ -25,13 +25,35 @@ class _Section(BaseModel):
 class EngineSection(_Section):
     """One replica's engine."""
 
-    slots: int = Field(default=16, ge=1, description="Canvases denoised together in one replica.")
-    pages: int = Field(default=1024, ge=1, description="Pages of the prefix cache in one replica.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where a replica computes; auto: on a GPU if there is one."
+    )
+    memory: ByteSize | None = Field(
+        default=None,
+        description="Memory a replica may take, such as 60GiB; default: what its device has free.",
+    )
+    slots: int | None = Field(
+        default=None,
+        ge=1,
+        description="Canvases denoised together in one replica; default: as many as fit on a GPU or in "
+        "`memory`, else 16.",
+    )
+    pages: int | None = Field(
+        default=None,
+        ge=1,
+        description="Pages of the prefix cache in one replica; default: as many as fit on a GPU or in "
+        "`memory`, else 1024.",
+    )
     page_size: int | None = Field(
         default=None, ge=1, description="Tokens of a page; default: the block length."
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="Arithmetic of the forward."
+    )
+    refresh_limit: int = Field(
+        default=2048,
+        ge=1,
+        description="Most tokens of refresh work in one step; memory is set aside for them.",
     )
     partial: bool = Field(
         default=False,

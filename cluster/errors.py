@@ -8,6 +8,7 @@ ClusterError
 ├── StaleLease         another owner has taken the request over
 ├── JournalUnavailable Redis cannot be reached
 ├── ConfigError        a setting is wrong
+├── MissingPackage     an optional package is not installed
 ├── PortTaken          something else listens where Easel should
 └── StartFailed        a process of the cluster did not come up
 """
@@ -98,6 +99,14 @@ class ConfigError(ClusterError):
         super().__init__(f"{source}: {problem}")
         self.source = source
         self.problem = problem
+
+
+class MissingPackage(ClusterError):
+    """Something that was asked for needs a package that Easel does without."""
+
+    def __init__(self, package: str, purpose: str, remedy: str) -> None:
+        super().__init__(f"{purpose} needs {package}, which is not installed; {remedy}.")
+        self.package = package
 
 
 class PortTaken(ClusterError):

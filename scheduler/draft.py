@@ -100,4 +100,4 @@ class Draft:
 def _longest_write(shape: ReplicaShape) -> int:
     if not shape.window:
         return NO_LIMIT
-    return longest_write(shape.window, shape.page_size, shape.block_length)
+    return longest_write(shape.page_size, shape.block_length)

@@ -1,5 +1,6 @@
 """One replica's scheduler: takes requests in, plans steps, books what they came to."""
 
+from dataclasses import replace
 from math import inf
 
 from easel.scheduler.books import Books
@@ -47,7 +48,7 @@ class LocalScheduler:
         self._states: dict[str, RequestState] = {}
         self._submitted = 0
         self._totals = Totals.zero()
-        self._default_policy = policy if policy is not None else PhasePolicy()
+        self._default_policy = self._within_limits(policy if policy is not None else PhasePolicy())
         self._policy = self._default_policy
         self._policy_expires = inf
 
@@ -85,7 +86,7 @@ class LocalScheduler:
         """Follows `policy` until its time to live is over; one older than the current is ignored."""
         if policy.epoch < self._current_policy(now).epoch:
             return
-        self._policy = policy
+        self._policy = self._within_limits(policy)
         self._policy_expires = now + policy.time_to_live
 
     def plan(self, now: float) -> BatchPlan | None:
@@ -157,6 +158,10 @@ class LocalScheduler:
             self._policy = self._default_policy
             self._policy_expires = inf
         return self._policy
+
+    def _within_limits(self, policy: PhasePolicy) -> PhasePolicy:
+        """A policy knows what a replica can afford in time; the replica knows what it has memory for."""
+        return replace(policy, refresh_tokens=min(policy.refresh_tokens, self.shape.refresh_limit))
 
     def _holder(self, request_id: str, slot: int) -> RequestState | None:
         """The request if it still holds the slot it had when the plan was made."""

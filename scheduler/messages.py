@@ -208,6 +208,7 @@ class ReplicaShape:
     window: int = 0  # tokens that sliding-window layers see, the query included; 0: no such layers
     window_pages: int = 0  # pages of those layers
     partial: bool = False  # canvases' keys and values can be kept, for steps that compute a part
+    refresh_limit: int = 1 << 30  # refresh tokens of one step that memory is set aside for
 
     @property
     def granularity(self) -> int:

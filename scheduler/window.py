@@ -9,14 +9,17 @@ from easel.scheduler.pages import PagePool
 from easel.scheduler.prefix_cache import PrefixCache
 
 
-def longest_write(window: int, page_size: int, block_length: int) -> int:
-    """Tokens of the longest write row: a window's worth in whole pages, but at least a block."""
-    return max(block_length, -(-window // page_size) * page_size)
+def longest_write(page_size: int, block_length: int) -> int:
+    """Tokens of the longest write row: a block, which commits need anyway, in whole pages.
+
+    Longer prefill chunks would need pages promised to every slot that only prefill ever fills.
+    """
+    return -(-block_length // page_size) * page_size
 
 
 def window_pages_per_request(window: int, page_size: int, block_length: int) -> int:
     """The most pages a request ever holds: what a chunk's first token sees, and the chunk itself."""
-    chunk = longest_write(window, page_size, block_length)
+    chunk = longest_write(page_size, block_length)
     return -(-(window - 1) // page_size) + -(-chunk // page_size) + 1
 
 

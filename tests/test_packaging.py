@@ -64,10 +64,11 @@ def installation(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Insta
     return Installation(folder)
 
 
-def test_the_wheel_holds_every_module_and_the_checkpoint(wheel: Path) -> None:
+def test_the_wheel_holds_every_module_and_all_data(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {f"easel/{file.path.as_posix()}" for file in source_files() if file.package in PACKAGES}
-    expected |= {f"easel/{path.relative_to(ROOT)}" for path in (ROOT / "demo" / "checkpoint").glob("*")}
+    for folder in ("demo/checkpoint", "worker/published"):
+        expected |= {f"easel/{path.relative_to(ROOT)}" for path in (ROOT / folder).glob("*")}
     assert expected - names == set()
 
 

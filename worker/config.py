@@ -10,12 +10,14 @@ from easel.scheduler.messages import PhasePolicy
 class EngineConfig:
     """What an operator may choose about one replica's engine."""
 
-    slots: int = 16  # canvases denoised together
-    pages: int = 1024  # of the prefix cache
+    slots: int | None = None  # canvases denoised together; None: chosen, see worker/allocation.py
+    pages: int | None = None  # of the prefix cache; None: chosen
+    memory: int | None = None  # bytes of the device that weights and state may take; None: what is free
     page_size: int | None = None  # tokens; a multiple of the block length, which is the default
     dtype: str = "auto"  # auto, float32 or bfloat16
-    device: str = "cpu"
+    device: str = "cpu"  # auto, cpu or cuda
     threads: int | None = None  # of the CPU; None leaves torch's choice
+    refresh_limit: int = 2048  # refresh tokens of one step, whatever a policy allows; memory is kept for them
     partial: bool = False  # keep canvases' keys and values, so that requests may ask for partial steps
     compose_policy: ComposePolicy = ComposePolicy.BALANCED
     policy: PhasePolicy = field(default_factory=PhasePolicy)

@@ -27,6 +27,16 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def choose_device(name: str) -> torch.device:
+    """The device named, or for "auto" the first GPU, or else the CPU."""
+    known = ("auto", "cpu", "cuda")
+    if name not in known:
+        raise WorkerError(f"device is {name!r}; it must be one of {', '.join(known)}.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise WorkerError("device is 'cuda' and torch sees no GPU here; set it to cpu or auto.")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
 def choose_dtype(name: str, device: torch.device, features: frozenset[str]) -> torch.dtype:
     """The dtype named, or for "auto" bfloat16 where the hardware multiplies it natively.
 

@@ -7,10 +7,12 @@ WorkerError
 │   ├── UnsafeCheckpoint       pickle weights
 │   ├── UnreadableWeights      not a safetensors file, or a damaged one
 │   └── TensorMismatch         missing, extra or mis-shaped tensor
+├── NotEnoughMemory            weights and state do not fit the device; nothing was allocated
+├── UnknownName                no such preset or device
 └── EngineStopped              the step loop has ended; the replica must be replaced
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -69,6 +71,35 @@ class TensorMismatch(CheckpointError):
         self.name = name
         self.expected = expected
         self.found = found
+
+
+class NotEnoughMemory(WorkerError):
+    """Weights and state would not fit the device. Raised before anything is allocated."""
+
+    def __init__(self, parts: Mapping[str, int], available: int, advice: str) -> None:
+        needed = sum(parts.values())
+        listed = ", ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in parts.items())
+        super().__init__(
+            f"{needed / 2**30:.2f} GiB are needed ({listed}) and {available / 2**30:.2f} GiB are to be had; "
+            f"{advice}."
+        )
+        self.parts = dict(parts)
+        self.available = available
+        self.advice = advice
+
+    def __reduce__(self) -> tuple[type["NotEnoughMemory"], tuple[dict[str, int], int, str]]:
+        return type(self), (self.parts, self.available, self.advice)
+
+
+class UnknownName(WorkerError):
+    """Something was asked for by a name that nothing has."""
+
+    def __init__(self, kind: str, name: str, known: Sequence[str], near: str | None = None) -> None:
+        meant = f" Did you mean {near}?" if near else ""
+        super().__init__(f"there is no {kind} {name!r}; there are {', '.join(known)}.{meant}")
+        self.kind = kind
+        self.name = name
+        self.known = tuple(known)
 
 
 class EngineStopped(WorkerError):

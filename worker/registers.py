@@ -24,9 +24,7 @@ class CanvasRegisters:
     confidence: (
         Tensor  # [slots, block]  float32  probability of `predicted`; of a decided token, when accepted
     )
-    live: (
-        Tensor  # [slots, block]  bool     what a partial step computes: undecided, or decided just now
-    )
+    live: Tensor  # [slots, block]  bool     what a partial step computes: undecided, or decided just now
     step: Tensor  # [slots]  int64  denoising steps taken on this block
     first: Tensor  # [slots]  int64  positions before it belong to the prompt
     limit: Tensor  # [slots]  int64  positions from it on lie beyond max_tokens

@@ -16,6 +16,7 @@ def models_router(gateway: Gateway) -> APIRouter:
         "created": int(gateway.sources.wall()),
         "owned_by": "easel",
         "max_model_len": model.max_model_tokens,
+        "family": model.family.name,
         "block_length": model.block_length,
     }
 

@@ -84,6 +84,17 @@ def test_a_configuration_survives_its_way_to_another_process() -> None:
     assert ClusterConfig.model_validate_json(config.model_dump_json()) == config
 
 
+def test_memory_is_given_in_any_unit() -> None:
+    config = load_config(environment={"EASEL_ENGINE__MEMORY": "60GiB"}, overrides=MODEL)
+    assert config.engine.memory == 60 * 2**30
+    assert ClusterConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_slots_and_pages_are_chosen_when_nobody_sets_them() -> None:
+    engine = load_config(overrides=MODEL).engine
+    assert (engine.slots, engine.pages, engine.memory, engine.device) == (None, None, None, "auto")
+
+
 def test_every_option_is_documented() -> None:
     rows = option_table()
     assert {"port", "engine.slots", "journal.redis_url"} <= {name for name, _, _ in rows}

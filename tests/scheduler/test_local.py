@@ -287,3 +287,10 @@ def test_without_work_there_is_no_plan() -> None:
     scheduler = FakeReplica(shape()).scheduler
     assert scheduler.plan(0.0) is None
     assert not scheduler.has_work
+
+
+def test_a_policy_cannot_allow_more_refresh_than_memory_was_set_aside_for() -> None:
+    replica = FakeReplica(replace(shape(), refresh_limit=8))
+    replica.scheduler.set_policy(PhasePolicy(epoch=1, refresh_tokens=4096, target_seconds=1e3), 0.0)
+    replica.submit(request("a", prompt=64))
+    assert max(plan.tokens for plan in replica.drain()) <= 8

@@ -24,7 +24,7 @@ def _replica(**changes: int) -> FakeReplica:
 def test_a_request_needs_what_a_chunks_first_token_sees_and_the_chunk(
     window: int, page_size: int, block: int
 ) -> None:
-    chunk, pages = longest_write(window, page_size, block), window_pages_per_request(window, page_size, block)
+    chunk, pages = longest_write(page_size, block), window_pages_per_request(window, page_size, block)
     worst = max(
         -(-(start + chunk) // page_size) - max(0, start - window + 1) // page_size
         for start in range(4 * (window + page_size))
@@ -46,11 +46,11 @@ def test_pages_out_of_sight_are_given_back_while_the_request_runs() -> None:
     assert len(replica.plans[-1].rows[-1].pages) > 50
 
 
-def test_a_prefill_chunk_is_no_longer_than_a_window() -> None:
+def test_a_prefill_chunk_is_no_longer_than_a_block_in_whole_pages() -> None:
     replica = _replica()
     replica.submit(request("a", prompt=100))
     chunks = [row.length for plan in replica.drain() for row in plan.rows if row.kind is RowKind.PREFILL]
-    assert max(chunks) == longest_write(20, 8, 4) == 24
+    assert max(chunks) == longest_write(8, 4) == 8
     assert sum(chunks) == 100
 
 

@@ -70,6 +70,19 @@ SMALL: Mapping[str, dict[str, Any]] = {
 }
 
 
+def shallow(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with two layers, one of each kind, and few experts: what one forward takes stands out."""
+    fewer: dict[str, Any] = {
+        "num_hidden_layers": 2,
+        "n_layers": 2,
+        "num_experts": 16,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "text_config": config.get("text_config"),
+    }
+    found = {name: fewer.get(name, value) for name, value in config.items()}
+    return found | ({"text_config": shallow(found["text_config"])} if found.get("text_config") else {})
+
+
 def write_random(path: Path, config: Mapping[str, Any]) -> None:
     """Whatever the family's plan reads is there; weights are small, so that nothing overflows."""
     definition = definition_of(config["architectures"][0])

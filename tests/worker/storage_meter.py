@@ -32,7 +32,8 @@ class StorageMeter(TorchDispatchMode):
     ) -> Any:
         found = func(*args, **(kwargs or {}))
         for tensor in _tensors(found):
-            self._count(tensor.untyped_storage())
+            if tensor.device.type != "meta":  # which takes no memory
+                self._count(tensor.untyped_storage())
         return found
 
     def __exit__(

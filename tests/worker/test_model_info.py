@@ -107,9 +107,7 @@ def test_the_last_canvas_lies_within_the_models_positions(tmp_path: Path) -> Non
     )
 
 
-@pytest.mark.parametrize(
-    "field", ["vocab_size", "eos_token_id", "max_position_embeddings"]
-)
+@pytest.mark.parametrize("field", ["vocab_size", "eos_token_id", "max_position_embeddings"])
 def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
     with pytest.raises(CheckpointError, match=f"no '{field}' in config.json"):
         _info(tmp_path, {key: value for key, value in CONFIG.items() if key != field})

@@ -1,4 +1,4 @@
-"""Published models: their configurations are read as a checkpoint's would be, and give the published sizes."""
+"""Published models: their configurations are read as a checkpoint's are, and give the published sizes."""
 
 import pytest
 import torch

@@ -47,6 +47,7 @@ def test_sdar_1_7b_by_hand() -> None:
         ("DiffusionGemma-26B-A4B", 1, 12.9),
         ("DiffusionGemma-26B-A4B", 8, 28.8),
         ("DiffusionGemma-26B-A4B", 32, 102.5),
+        ("SDAR-1.7B-Chat", 8, 1.02),
         ("SDAR-1.7B-Chat", 128, 5.73),
         ("SDAR-8B-Chat", 1, 3.56),
         ("SDAR-8B-Chat", 128, 14.3),
@@ -132,5 +133,3 @@ def test_devices_say_where_their_numbers_are_from() -> None:
     assert known_device("h200") is DEVICES["H200"]
     with pytest.raises(UnknownName, match=r"'H20'.*H200, H100.*Did you mean H200\?"):
         known_device("H20")
-
-
