@@ -137,7 +137,8 @@ def doctor(
     except (ClusterError, WorkerError) as error:
         _fail(str(error))
     # A finding in a pipe or a file stays on one line.
-    print_findings(findings, Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    print_findings(findings, console, "Easel can run here." if preset is None else "The model fits.")
     if any(finding.verdict is Verdict.BROKEN for finding in findings):
         raise typer.Exit(1)
 

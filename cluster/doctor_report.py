@@ -12,8 +12,8 @@ from easel.cluster.doctor import Finding, Verdict
 STYLES = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.BROKEN: "bold red"}
 
 
-def print_findings(findings: Sequence[Finding], console: Console) -> None:
-    """A line per finding, grouped by area, then one sentence that sums up."""
+def print_findings(findings: Sequence[Finding], console: Console, all_fine: str) -> None:
+    """A line per finding, grouped by area, then one sentence that sums up: `all_fine` if so."""
     for area, group in groupby(findings, key=lambda finding: finding.area):
         console.print(Text(area, "bold"))
         table = Table.grid(padding=(0, 2))
@@ -23,7 +23,7 @@ def print_findings(findings: Sequence[Finding], console: Console) -> None:
             )
         console.print(table)
     broken = sum(finding.verdict is Verdict.BROKEN for finding in findings)
-    console.print(f"{broken} thing(s) to mend." if broken else "Easel can run here.")
+    console.print(f"{broken} thing(s) to mend." if broken else all_fine)
 
 
 def _explanation(finding: Finding) -> Text:

@@ -7,18 +7,18 @@ import logging
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, chdir, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import psutil
 from rich.console import Console
 
 from easel.cluster.config import ClusterConfig
 from easel.cluster.errors import PortTaken, StartFailed
-from easel.cluster.loading_progress import Loaded, loading_bars
+from easel.cluster.loading_progress import loading_bars
 from easel.cluster.ray_environment import environment, is_free, ray_environment
 from easel.cluster.scheduler_actor import ACTOR_NAME, NAMESPACE, SchedulerActor
 from easel.cluster.valkey_server import EmbeddedValkey
@@ -27,6 +27,7 @@ from easel.worker.model_info import read_model_info
 LOGGER = logging.getLogger("easel.processes")
 
 Report = Callable[[str], None]
+Reply = TypeVar("Reply")
 
 _SCHEDULER_CALLS = 10_000  # a waiting request is a call in progress
 _KILL_SECONDS = 5.0
@@ -109,21 +110,22 @@ def _deploy(config: ClusterConfig, journal_url: str, resources: ExitStack, conso
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         serve.start(proxy_location="Disabled", logging_config={"log_level": "ERROR"})
-        with loading_bars(lambda: _loads(scheduler), console):
+        with loading_bars(lambda: _ask(scheduler.loads, {}), console):
             serve.run(build_application(config, settings), name=APPLICATION, route_prefix=None)
     except (RuntimeError, RayError) as error:
-        raise StartFailed("the Serve application", str(error)) from error
+        reasons = _ask(scheduler.load_failures, [])
+        raise StartFailed("the Serve application", " ".join(reasons) or str(error)) from error
 
 
-def _loads(scheduler: Any) -> Mapping[str, Loaded]:
-    """How far the replicas are; nothing while the scheduler itself is starting."""
+def _ask(method: Any, otherwise: Reply) -> Reply:
+    """What an actor's method returns; `otherwise` while it is starting, or once it has ended."""
     import ray  # noqa: PLC0415
     from ray.exceptions import RayError  # noqa: PLC0415
 
     try:
-        return cast(Any, ray).get(scheduler.loads.remote(), timeout=_CALL_SECONDS)
+        return cast(Any, ray).get(method.remote(), timeout=_CALL_SECONDS)
     except RayError:
-        return {}
+        return otherwise
 
 
 def _stop_serve() -> None:

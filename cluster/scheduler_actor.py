@@ -45,6 +45,7 @@ class SchedulerActor:
         self._digests: dict[str, ReplicaDigest] = {}
         self._losses: list[str] = []
         self._loading: dict[str, tuple[int, int]] = {}  # replica id -> tensors read, tensors in all
+        self._load_failures: dict[str, None] = {}  # what replicas said that did not come up, each once
         self._news = asyncio.Condition()
         self._last_epoch = 0
         self._ticker: asyncio.Task[None] | None = None
@@ -85,6 +86,14 @@ class SchedulerActor:
     async def loads(self) -> dict[str, tuple[int, int]]:
         """Of every replica that said so: tensors read, tensors in all."""
         return dict(self._loading)
+
+    async def report_load_failure(self, reason: str) -> None:
+        """A replica could not load its model; Serve tells whoever deploys only that it failed."""
+        self._load_failures[reason] = None
+
+    async def load_failures(self) -> list[str]:
+        """Why replicas did not come up, in the order they said so."""
+        return list(self._load_failures)
 
     async def report_lost(self, replica_id: str) -> None:
         """A gateway found the replica gone. A digest makes it known again, should that be wrong."""

@@ -54,6 +54,10 @@ class SchedulerClient:
         """Best effort: it is only shown."""
         await self._try(lambda actor: actor.loading.remote(replica_id, done, total))
 
+    async def report_load_failure(self, reason: str) -> None:
+        """Best effort: Serve notices the failure, but not why."""
+        await self._try(lambda actor: actor.report_load_failure.remote(reason))
+
     async def _persist(self, call: Callable[[Any], Awaitable[Reply]]) -> Reply:
         deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
         while True:

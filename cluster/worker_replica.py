@@ -19,7 +19,7 @@ from easel.scheduler.errors import SchedulerError
 from easel.scheduler.messages import GenerationTask
 from easel.worker.config import EngineConfig
 from easel.worker.engine_thread import EngineCallbacks, EngineThread
-from easel.worker.errors import EngineStopped
+from easel.worker.errors import EngineStopped, WorkerError
 from easel.worker.loading import load_engine
 
 LOGGER = logging.getLogger("easel.replica")
@@ -43,7 +43,7 @@ class WorkerReplica:
     """Runs requests for gateways, reports to the scheduler, writes blocks to the journal."""
 
     async def __init__(self, settings: ReplicaSettings) -> None:
-        """Returns once the model is loaded. Raises CheckpointError when it cannot be."""
+        """Returns once the model is loaded. Raises WorkerError when it cannot be."""
         self._replica_id: str = serve.get_replica_context().replica_id.unique_id
         self._scheduler = SchedulerClient()
         self._writer = JournalWriter(
@@ -57,7 +57,11 @@ class WorkerReplica:
             lambda: load_engine(settings.model, settings.engine, progress=reports.advance), self._callbacks()
         )
         self._streams = ReplicaStreams(self._engine, self._writer.offer)
-        await reports.run_beside(asyncio.to_thread(self._engine.start))
+        try:
+            await reports.run_beside(asyncio.to_thread(self._engine.start))
+        except WorkerError as error:
+            await self._scheduler.report_load_failure(str(error))
+            raise
         self._tasks = [
             asyncio.create_task(self._writer.run()),
             asyncio.create_task(self._report_for_ever()),

@@ -182,7 +182,7 @@ def test_findings_are_printed_by_area_with_what_to_do() -> None:
         Finding("model", "config", Verdict.BROKEN, "missing [x]", "get one"),
     ]
     console = Console(file=io.StringIO(), width=100, highlight=False)
-    print_findings(findings, console)
+    print_findings(findings, console, "All is well.")
     assert isinstance(console.file, io.StringIO)
     lines = [line.strip() for line in console.file.getvalue().splitlines()]
     assert lines == [

@@ -197,3 +197,20 @@ async def test_a_replica_is_told_a_policy() -> None:
             assert policy.epoch > 0
             return
     raise AssertionError("no policy came")
+
+
+async def test_why_replicas_did_not_come_up_is_kept_once() -> None:
+    world = World()
+    for reason in ("tensor 'a' is missing", "too large", "tensor 'a' is missing"):
+        await world.actor.report_load_failure(reason)
+    assert await world.actor.load_failures() == ["tensor 'a' is missing", "too large"]
+    await world.actor.close()
+
+
+async def test_how_far_replicas_are_with_loading_is_known_by_replica() -> None:
+    world = World()
+    await world.actor.loading("one", 3, 57)
+    await world.actor.loading("two", 1, 57)
+    await world.actor.loading("one", 57, 57)
+    assert await world.actor.loads() == {"one": (57, 57), "two": (1, 57)}
+    await world.actor.close()
