@@ -22,9 +22,10 @@ from rich.table import Table
 from easel.bench.oracles.cases import random_requests, random_tokens
 from easel.bench.oracles.checkpoints import Sizes
 from easel.bench.oracles.diffusion_gemma import TinyGemma
-from easel.bench.oracles.dream import write_dream
+from easel.bench.oracles.dream import DreamOracle, write_dream
+from easel.bench.oracles.dual_cache import DualCacheOracle
 from easel.bench.oracles.gemma import random_gemma_requests, write_gemma
-from easel.bench.oracles.llada import write_llada
+from easel.bench.oracles.llada import LladaOracle, write_llada
 from easel.bench.oracles.llada2 import write_llada2
 from easel.bench.oracles.masked import Generation, Oracle
 from easel.bench.oracles.passes import engine_logits, run_requests
@@ -38,6 +39,7 @@ from easel.worker.loading import load_engine
 
 LOGITS_TOLERANCE = 5e-5  # float32, of logits up to 30
 SEED = 1
+DUAL_CACHE_PERIOD = 3  # steps from one full forward to the next
 
 Run = Callable[[Sequence[Request]], dict[str, Generation]]
 
@@ -119,6 +121,17 @@ def compare(subject: Subject) -> Iterator[Result]:
     expected = {request.request_id: subject.oracle.generate(request) for request in subject.requests}
     for check, run in _arrangements(subject).items():
         yield _compare_generations(subject.name, check, expected, run(subject.requests))
+    if isinstance(subject.oracle, LladaOracle | DreamOracle):
+        yield _compare_dual_cache(subject, DualCacheOracle(subject.oracle))
+
+
+def _compare_dual_cache(subject: Subject, oracle: DualCacheOracle) -> Result:
+    """Approximate steps, beside the same approximation made with transformers."""
+    requests = _rebuilding(subject.requests, DUAL_CACHE_PERIOD)
+    expected = {request.request_id: oracle.generate(request) for request in requests}
+    return _compare_generations(
+        subject.name, "dual cache", expected, run_requests(subject.engine(), requests)
+    )
 
 
 def _arrangements(subject: Subject) -> Mapping[str, Run]:
@@ -137,7 +150,9 @@ def _arrangements(subject: Subject) -> Mapping[str, Run]:
         runs["commits"] = lambda requests: run_requests(subject.engine(fuse_commits=False), requests)
         runs["cached"] = lambda requests: _run_twice(subject.engine(), requests)
     if "rebuild_every" in family.options and not subject.edits:
-        runs["rebuilt"] = lambda requests: run_requests(subject.engine(partial=True), _rebuilding(requests))
+        runs["rebuilt"] = lambda requests: run_requests(
+            subject.engine(partial=True), _rebuilding(requests, 1)
+        )
     return runs
 
 
@@ -146,8 +161,10 @@ def _run_twice(engine: Engine, requests: Sequence[Request]) -> dict[str, Generat
     return run_requests(engine, requests)
 
 
-def _rebuilding(requests: Sequence[Request]) -> list[Request]:
-    return [replace(request, diffusion=replace(request.diffusion, rebuild_every=1)) for request in requests]
+def _rebuilding(requests: Sequence[Request], period: int) -> list[Request]:
+    return [
+        replace(request, diffusion=replace(request.diffusion, rebuild_every=period)) for request in requests
+    ]
 
 
 def _compare_logits(subject: Subject) -> Result:

@@ -2,7 +2,8 @@
 
 The demo model answers the same held-out tasks with every step exact, and with a full step only
 every N steps; between them a step computes the positions that are undecided or were decided in
-the step before, and reads the others' keys and values as they were.
+the step before, and reads the others' keys and values as they were. Time is the process's own
+processor time, of one thread: what else the machine does is left out.
 """
 
 import argparse
@@ -28,7 +29,8 @@ from easel.worker.engine import Engine
 from easel.worker.loading import load_engine
 
 PERIODS = (0, 1, 2, 4, 8, 32)  # 0: every step is exact
-THRESHOLDS = (0.7, 0.9, 0.99)
+THRESHOLDS = (0.5, 0.9, 0.99)
+BUDGETS = (4, 8, 32)  # steps a block, each deciding the same number of positions
 
 
 @dataclass(slots=True)
@@ -42,14 +44,14 @@ class Run:
     rounds: int = 0
 
     def once(self) -> float:
-        """Seconds for all tasks. The tenant keeps runs from finding each other's prefixes."""
+        """Processor seconds for all tasks. The tenant keeps runs from finding each other's prefixes."""
         tenant = f"{self.diffusion}/{self.rounds}"
         self.rounds += 1
         for index, task in enumerate(self.tasks):
             sampling = SamplingParams(max_tokens=self.engine.model.max_output_tokens)
             prompt = tuple(encode_prompt(task.prompt))
             self.engine.submit(Request(str(index), prompt, sampling, self.diffusion, tenant=tenant))
-        started = time.perf_counter()
+        started = time.process_time()
         answers: list[list[int]] = [[] for _ in self.tasks]
         blocks = steps = 0
         while self.engine.has_work:
@@ -57,7 +59,7 @@ class Run:
                 if isinstance(event, BlockEvent):
                     answers[int(event.request_id)] += event.tokens
                     blocks, steps = blocks + 1, steps + event.steps
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         right = sum(
             check(task.prompt, decode(answer)) for task, answer in zip(self.tasks, answers, strict=True)
         )
@@ -67,7 +69,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A setting's score, and its seconds per task."""
+    """A setting's score, and its processor seconds per task."""
 
     score: Score
     seconds: Figure
@@ -94,10 +96,10 @@ def measure(
 
 
 def rules(default: DiffusionParams) -> dict[str, DiffusionParams]:
-    """The commit rules compared: thresholds, and one position a step."""
+    """The commit rules compared: thresholds, and fixed numbers of steps."""
     chosen = {f"threshold {value}": replace(default, threshold=value) for value in THRESHOLDS}
     static = replace(default, commit_rule=CommitRule.STATIC_SCHEDULE)
-    return chosen | {"one a step": static}
+    return chosen | {f"{steps} steps": replace(static, steps=steps) for steps in BUDGETS}
 
 
 def print_results(console: Console, results: dict[str, dict[int, Outcome]]) -> None:
