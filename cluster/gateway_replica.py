@@ -21,6 +21,7 @@ from easel.cluster.journal import Journal, JournalSettings
 from easel.cluster.journal_writer import JournalWriter
 from easel.cluster.replica_router import ServeReplicas
 from easel.cluster.scheduler_client import SchedulerClient
+from easel.worker.errors import WorkerError
 from easel.worker.model_info import read_model_info
 
 _BACKLOG = 2048  # connections that wait to be accepted
@@ -34,14 +35,19 @@ class GatewayReplica:
         self, config: ClusterConfig, journal: JournalSettings, workers: DeploymentHandle[object]
     ) -> None:
         """Raises CheckpointError, or OSError when the port cannot be bound."""
-        model = read_model_info(config.model, config.model_name)
+        try:
+            model = read_model_info(config.model, config.model_name)
+            tokenizer = ChatTokenizer.load(config.model)
+        except WorkerError as error:
+            await SchedulerClient().report_load_failure(str(error))
+            raise
         shares_prefix = model.family.layout.shares_prefix
         if shares_prefix and not config.engine.partial:
             model = model.without_partial_steps
         page_size = config.engine.page_size or model.default_page_size
         backend = build_backend(config, journal, workers, page_size if shares_prefix else None)
         settings = GatewaySettings(api_keys=config.api_keys)
-        app = build_gateway(backend, model, ChatTokenizer.load(config.model), settings)
+        app = build_gateway(backend, model, tokenizer, settings)
         server = _Server(
             uvicorn.Config(
                 app,

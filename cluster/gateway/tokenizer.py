@@ -8,6 +8,7 @@ from typing import Any, cast
 from jinja2.exceptions import TemplateError
 
 from easel.cluster.gateway.errors import InvalidField
+from easel.worker.errors import CheckpointError
 
 OFFLOAD_CHARACTERS = 16_384  # a longer text takes milliseconds, too long for the event loop
 
@@ -21,12 +22,21 @@ class ChatTokenizer:
 
     @classmethod
     def load(cls, path: Path) -> "ChatTokenizer":
-        """Read the tokenizer of a checkpoint directory; never runs code from it, never downloads."""
-        # Takes seconds to import; processes that only name this type should not pay for it.
-        from transformers import AutoTokenizer  # noqa: PLC0415
+        """Read the tokenizer of a checkpoint directory; never runs code from it, never downloads.
 
-        loader = cast(Any, AutoTokenizer)
-        return cls(loader.from_pretrained(path, local_files_only=True, trust_remote_code=False))
+        `tokenizer.json` says all there is to say, whatever class of its own a checkpoint names.
+        Raises CheckpointError for a directory that has none and needs such a class.
+        """
+        # Takes seconds to import; processes that only name this type should not pay for it.
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: PLC0415
+
+        whole = (path / "tokenizer.json").is_file()
+        loader = cast(Any, PreTrainedTokenizerFast if whole else AutoTokenizer)
+        try:
+            return cls(loader.from_pretrained(path, local_files_only=True, trust_remote_code=False))
+        except (OSError, ValueError) as error:
+            remedy = "save its fast tokenizer there (tokenizer.json); code in a checkpoint is never run"
+            raise CheckpointError(f"{path}: no tokenizer can be read ({error}); {remedy}.") from error
 
     async def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
         """The prompt that the chat template makes of the messages, ready for the assistant's turn.
