@@ -18,6 +18,7 @@ from rich.console import Console
 
 from easel.cluster.config import ClusterConfig
 from easel.cluster.errors import PortTaken, StartFailed
+from easel.cluster.gateway.tokenizer import ChatTokenizer
 from easel.cluster.loading_progress import loading_bars
 from easel.cluster.ray_environment import environment, is_free, ray_environment
 from easel.cluster.scheduler_actor import ACTOR_NAME, NAMESPACE, SchedulerActor
@@ -41,6 +42,8 @@ def bring_up(config: ClusterConfig, resources: ExitStack, report: Report) -> Non
     """
     config = config.model_copy(update={"model": config.model.resolve()})  # processes start elsewhere
     model = read_model_info(config.model, config.model_name)
+    if not (config.model / "tokenizer.json").is_file():
+        ChatTokenizer.load(config.model)  # another kind may do; better to know before anything is started
     if not is_free(config.host, config.port):
         raise PortTaken(config.host, config.port)
     journal_url = config.journal.redis_url or _start_valkey(config, resources, report)
