@@ -25,14 +25,14 @@ def random_requests(
             prompt=random_tokens(
                 draw, draw.choice([draw.randint(1, blocks * length), draw.randint(1, blocks) * length])
             ),
-            sampling=_sampling(draw, draw.randint(1, blocks * length)),
+            sampling=random_sampling(draw, draw.randint(1, blocks * length)),
             diffusion=_editing(draw, length) if editing else _diffusion(draw, oracle),
         )
         for index in range(count)
     ]
 
 
-def _sampling(draw: Random, max_tokens: int) -> SamplingParams:
+def random_sampling(draw: Random, max_tokens: int) -> SamplingParams:
     sampling = SamplingParams(max_tokens=max_tokens, seed=draw.getrandbits(63))
     if draw.random() < 0.4:
         return sampling

@@ -8,6 +8,7 @@ from random import Random
 import httpx
 import pytest
 
+from easel.bench.oracles.cases import random_tokens
 from easel.bench.oracles.checkpoints import Sizes
 from easel.bench.oracles.diffusion_gemma import Settings, TinyGemma, write_tiny
 from easel.bench.oracles.dream import write_dream
@@ -21,7 +22,6 @@ from easel.scheduler.request import Request, SamplingParams
 from easel.worker.config import EngineConfig
 from easel.worker.loading import load_engine
 from tests.checkpoints import tiny_tokenizer
-from tests.worker.cases import random_tokens
 from tests.worker.driving import generate
 
 pytestmark = pytest.mark.end_to_end

@@ -5,13 +5,13 @@ from random import Random
 
 import pytest
 
+from easel.bench.oracles.cases import random_tokens
 from easel.scheduler.errors import InvalidParameter, RequestTooLong, UnknownRequest
 from easel.scheduler.messages import BlockEvent, CanvasSnapshot, PhasePolicy
 from easel.scheduler.request import CommitRule, DiffusionParams, FinishReason, Request, SamplingParams
 from easel.worker.config import EngineConfig
 from easel.worker.loading import load_engine
 from tests.checkpoints import MASK_ID, tiny_config, write_tiny_checkpoint
-from tests.worker.cases import random_tokens
 from tests.worker.driving import assert_all_free, drain, generate, generations
 from tests.worker.tiny import VOCABULARY, Layout, TinyCheckpoint
 

@@ -6,11 +6,11 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from easel.bench.oracles.cases import random_tokens
 from easel.scheduler.compose import ComposePolicy
 from easel.scheduler.messages import BlockEvent
 from easel.scheduler.request import FinishReason, Request
 from easel.worker.engine import Engine
-from tests.worker.cases import random_tokens
 from tests.worker.driving import assert_all_free, drain, generations
 from tests.worker.tiny import VOCABULARY, Layout, TinyCheckpoint
 

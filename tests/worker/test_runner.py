@@ -6,12 +6,12 @@ from random import Random
 import pytest
 import torch
 
+from easel.bench.oracles.cases import random_tokens
 from easel.scheduler.messages import CanvasResult, Row
 from easel.scheduler.phase import RowKind
 from easel.scheduler.request import CommitRule, DiffusionParams, SamplingParams
 from easel.worker.runner import Runner
 from tests.checkpoints import MASK_ID
-from tests.worker.cases import random_tokens
 from tests.worker.rows import canvas, opening, plan, reuse, write
 from tests.worker.tiny import VOCABULARY, Layout, TinyCheckpoint
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from easel.bench.oracles.cases import random_tokens
 from easel.bench.oracles.checkpoints import Sizes
 from easel.bench.oracles.diffusion_gemma import Settings, TinyGemma, write_tiny
 from easel.bench.oracles.dream import write_dream
@@ -21,7 +22,6 @@ from easel.scheduler.request import DiffusionParams, FinishReason, Request, Samp
 from easel.worker.config import EngineConfig
 from easel.worker.engine import Engine
 from easel.worker.loading import load_engine
-from tests.worker.cases import random_tokens
 from tests.worker.driving import assert_all_free, drain, generate, generations
 from tests.worker.reference import Generation
 from tests.worker.test_interleavings import OPERATIONS, POOL, Interleaving

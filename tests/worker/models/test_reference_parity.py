@@ -12,6 +12,7 @@ from random import Random
 import pytest
 import torch
 
+from easel.bench.oracles.cases import random_tokens
 from easel.scheduler.compose import ComposePolicy
 from easel.scheduler.request import (
     CommitRule,
@@ -21,7 +22,6 @@ from easel.scheduler.request import (
     SamplingParams,
     Schedule,
 )
-from tests.worker.cases import random_tokens
 from tests.worker.driving import drain, generate, generations
 from tests.worker.tiny import VOCABULARY, Dimensions, Layout, TinyCheckpoint
 

@@ -1,8 +1,9 @@
-"""LLaDA generates, token for token, what its published loop does on Hugging Face's Llama that sees all."""
+"""LLaDA and Dream generate, token for token, what their loops do on Hugging Face's models that see all."""
 
 import pytest
 
 from easel.bench.oracles.checkpoints import Sizes
+from easel.bench.oracles.dream import write_dream
 from easel.bench.oracles.llada import write_llada
 from tests.worker.models.parity import (
     LAYOUTS,
@@ -17,14 +18,15 @@ from tests.worker.models.parity import (
     check_resumed,
 )
 
-SIZES = {"blocks-of-8": Sizes(shards=2), "blocks-of-5": Sizes(block_length=5)}
+WRITERS = {"llada": write_llada, "dream": write_dream}
+SIZES = {"blocks-of-8": Sizes(kv_heads=1, shards=2), "blocks-of-5": Sizes(block_length=5)}
 COUNTS = {"blocks-of-8": 24, "blocks-of-5": 8}
 
 
-@pytest.fixture(scope="module")
-def rigs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Rig]:
+@pytest.fixture(scope="module", params=WRITERS)
+def rigs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Rig]:
     return {
-        name: build_rig(tmp_path_factory.mktemp("llada"), write_llada, sizes, COUNTS[name])
+        name: build_rig(tmp_path_factory.mktemp(request.param), WRITERS[request.param], sizes, COUNTS[name])
         for name, sizes in SIZES.items()
     }
 
