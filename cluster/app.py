@@ -19,8 +19,8 @@ APPLICATION = "easel"
 GATEWAYS = "gateways"
 WORKERS = "workers"
 
+_CPUS = 0.1  # Ray only counts; threads are set where they are used
 _COMMON: dict[str, Any] = {
-    "ray_actor_options": {"num_cpus": 0.1},  # Ray only counts; threads are set where they are used
     "max_ongoing_requests": 10_000,  # the scheduler limits requests, not Serve
     "health_check_period_s": 2,
     "health_check_timeout_s": 10,
@@ -30,8 +30,8 @@ _COMMON: dict[str, Any] = {
 }
 
 
-def build_application(config: ClusterConfig, journal: JournalSettings) -> Application:
-    """What `serve.run` deploys. The scheduler actor must exist already."""
+def build_application(config: ClusterConfig, journal: JournalSettings, gpus: float) -> Application:
+    """What `serve.run` deploys, on a cluster with that many GPUs. The scheduler actor must exist already."""
     deployment, router = (
         cast(Any, serve.deployment),
         cast(Any, RequestRouterConfig),
@@ -41,10 +41,23 @@ def build_application(config: ClusterConfig, journal: JournalSettings) -> Applic
         name=WORKERS,
         num_replicas=config.replicas,
         request_router_config=router(request_router_class=PlacedReplicaRouter),
+        ray_actor_options={"num_cpus": _CPUS, "num_gpus": gpus_of_a_replica(config, gpus)},
         **_COMMON,
     ).bind(ReplicaSettings(config.model, engine_config(config), journal))
-    gateways = deployment(GatewayReplica, name=GATEWAYS, num_replicas=config.gateways, **_COMMON)
+    gateways = deployment(
+        GatewayReplica,
+        name=GATEWAYS,
+        num_replicas=config.gateways,
+        ray_actor_options={"num_cpus": _CPUS},
+        **_COMMON,
+    )
     return gateways.bind(config, journal, workers)
+
+
+def gpus_of_a_replica(config: ClusterConfig, gpus: float) -> int:
+    """What Ray is to give each worker; it hides GPUs from processes that asked for none."""
+    enough = config.engine.device == "auto" and gpus >= config.replicas
+    return int(config.engine.device == "cuda" or enough)
 
 
 def engine_config(config: ClusterConfig) -> EngineConfig:

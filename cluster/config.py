@@ -26,7 +26,7 @@ class EngineSection(_Section):
     """One replica's engine."""
 
     device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="Where a replica computes; auto: on a GPU if there is one."
+        default="auto", description="Where a replica computes; auto: on a GPU of its own if there are enough."
     )
     memory: ByteSize | None = Field(
         default=None,

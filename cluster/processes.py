@@ -113,8 +113,9 @@ def _deploy(config: ClusterConfig, journal_url: str, resources: ExitStack, conso
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         serve.start(proxy_location="Disabled", logging_config={"log_level": "ERROR"})
+        gpus = cast(Any, ray).cluster_resources().get("GPU", 0.0)
         with loading_bars(lambda: _ask(scheduler.loads, {}), console):
-            serve.run(build_application(config, settings), name=APPLICATION, route_prefix=None)
+            serve.run(build_application(config, settings, gpus), name=APPLICATION, route_prefix=None)
     except (RuntimeError, RayError) as error:
         reasons = _ask(scheduler.load_failures, [])
         raise StartFailed("the Serve application", " ".join(reasons) or str(error)) from error
