@@ -41,7 +41,7 @@ def build_application(config: ClusterConfig, journal: JournalSettings, gpus: flo
         name=WORKERS,
         num_replicas=config.replicas,
         request_router_config=router(request_router_class=PlacedReplicaRouter),
-        ray_actor_options={"num_cpus": _CPUS, "num_gpus": gpus_of_a_replica(config, gpus)},
+        ray_actor_options={"num_cpus": _CPUS, "num_gpus": config.gpus_of_a_replica(gpus)},
         **_COMMON,
     ).bind(ReplicaSettings(config.model, engine_config(config), journal))
     gateways = deployment(
@@ -52,12 +52,6 @@ def build_application(config: ClusterConfig, journal: JournalSettings, gpus: flo
         **_COMMON,
     )
     return gateways.bind(config, journal, workers)
-
-
-def gpus_of_a_replica(config: ClusterConfig, gpus: float) -> int:
-    """What Ray is to give each worker; it hides GPUs from processes that asked for none."""
-    enough = config.engine.device == "auto" and gpus >= config.replicas
-    return int(config.engine.device == "cuda" or enough)
 
 
 def engine_config(config: ClusterConfig) -> EngineConfig:

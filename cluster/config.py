@@ -133,6 +133,10 @@ class ClusterConfig(_Section):
     journal: JournalSection = JournalSection()
     ray: RaySection = RaySection()
 
+    def gpus_of_a_replica(self, gpus: float) -> int:
+        """What Ray, which has that many, is to give each; it hides them from processes that ask for none."""
+        return int(self.engine.device == "cuda" or (self.engine.device == "auto" and gpus >= self.replicas))
+
 
 def load_config(
     file: Path | None = None,

@@ -99,3 +99,12 @@ def test_every_option_is_documented() -> None:
     rows = option_table()
     assert {"port", "engine.slots", "journal.redis_url"} <= {name for name, _, _ in rows}
     assert [name for name, _, meaning in rows if not meaning.endswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "each"),
+    [("auto", 0.0, 0), ("auto", 1.0, 0), ("auto", 2.0, 1), ("cpu", 8.0, 0), ("cuda", 0.0, 1)],
+)
+def test_a_replica_has_a_gpu_of_its_own_or_none(device: str, gpus: float, each: int) -> None:
+    config = load_config(overrides={"model": Path("m"), "replicas": 2, "engine": {"device": device}})
+    assert config.gpus_of_a_replica(gpus) == each
