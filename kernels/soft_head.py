@@ -4,9 +4,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from easel.kernels.head import CHUNK_ELEMENTS, Sampling, filtered_probabilities
+from easel.kernels.head import CHUNK_ELEMENTS, Sampling, drawn_tokens, filtered_probabilities
+from easel.kernels.row_stats import has_triton, row_stats
+from easel.kernels.soft_embedding import Candidates, SoftSum, TopK, soft_embed, soft_embed_topk
+from easel.kernels.tile_walk import walk
+from easel.kernels.tiles import ROWS, ROWS_ON_GPU, TILE, Draw, Head, RowStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +19,19 @@ class SoftDraw:
     noise: Tensor  # [n]  float64  uniform in (0, 1)
     sampled: Tensor  # [n]  bool  whether a token is drawn; else it is the most probable one
     cuts: tuple[Tensor, Tensor] | None = None  # top-k [n] int64 (0: off), top-p [n] float32 (1: off)
+    keys: Tensor | None = None  # [n]  int64  see gumbel.row_keys; draws by Gumbel-max instead of `noise`
 
-    def rows(self, index: slice) -> "SoftDraw":
+    def rows(self, index: Tensor | slice) -> "SoftDraw":
         cuts = None if self.cuts is None else (self.cuts[0][index], self.cuts[1][index])
-        return SoftDraw(self.noise[index], self.sampled[index], cuts)
+        keys = None if self.keys is None else self.keys[index]
+        return SoftDraw(self.noise[index], self.sampled[index], cuts, keys)
+
+    def cut(self) -> Tensor:
+        """[n] int64: rows whose distribution is cut, which have to be seen whole."""
+        if self.cuts is None:
+            return torch.empty(0, dtype=torch.int64, device=self.noise.device)
+        top_k, top_p = self.cuts
+        return (self.sampled & ((top_k > 0) | (top_p < 1.0))).nonzero().squeeze(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +44,14 @@ class SoftStats:
     entropy: Tensor  # [n]  float32  nats
     soft: Tensor  # [n, h]  dtype of the embedding; the expected embedding, times √h
 
+    def put(self, rows: slice, part: "SoftStats") -> None:
+        """Write the statistics of some rows."""
+        self.best[rows] = part.best
+        self.token[rows] = part.token
+        self.confidence[rows] = part.confidence
+        self.entropy[rows] = part.entropy
+        self.soft[rows] = part.soft
+
 
 def soft_head(
     hidden: Tensor,
@@ -40,24 +60,34 @@ def soft_head(
     temperature: Tensor,
     draw: SoftDraw,
     chunk_elements: int = CHUNK_ELEMENTS,
+    *,
+    top: TopK | None = None,
+    tile: int = TILE,
 ) -> SoftStats:
     """Statistics of z = softcap·tanh(hidden·Eᵀ / softcap) / temperature, and softmax(z)·E·√h.
 
     hidden [n, h]; embedding E [vocabulary, h], of the same dtype; temperature [n] float32 above
     0. z is float32; for the soft embedding it is first rounded to the embedding's dtype, and so
-    are the probabilities that come of it, as the published model has it. `chunk_elements` bounds
-    the logits held at a time, but one position's are always held.
+    are the probabilities that come of it, as the published model has it (on a GPU the wider sums of
+    Triton's products are not rounded before). Vocabularies wider than `tile` are walked in tiles;
+    with `top` the soft embedding is then approximate, to its tolerance times √h. Where whole
+    distributions are needed (vocabularies of one tile, and rows that top-k or top-p cuts)
+    `chunk_elements` bounds the logits held at a time, but one position's are always held.
     """
     if hidden.shape[-1] != embedding.shape[-1]:
         raise ValueError(f"soft_head: hidden {tuple(hidden.shape)}, embedding {tuple(embedding.shape)}")
-    count, chunk = len(hidden), max(1, chunk_elements // len(embedding))
-    whole = _empty(count, hidden)
-    for start in range(0, count, chunk):
-        rows = slice(start, start + chunk)
-        logits = F.linear(hidden[rows], embedding).float()
-        z = logits.div_(softcap).tanh_().mul_(softcap).div_(temperature[rows, None])
-        whole.soft[rows] = _soft_embedding(z, embedding)
-        _fill(whole, rows, z, draw.rows(rows))
+    head = Head(embedding, softcap, tile=tile)
+    if head.tiles <= 1:
+        step = max(1, chunk_elements // len(embedding))
+    else:
+        step = ROWS_ON_GPU if has_triton(hidden) else ROWS
+    if 0 < len(hidden) <= step:
+        return _of_rows(hidden, head, temperature, draw, top, chunk_elements)
+    whole = _empty(len(hidden), hidden)
+    for start in range(0, len(hidden), step):
+        rows = slice(start, start + step)
+        part = _of_rows(hidden[rows], head, temperature[rows], draw.rows(rows), top, chunk_elements)
+        whole.put(rows, part)
     return whole
 
 
@@ -78,16 +108,6 @@ def reference_soft_head(
     return whole
 
 
-def drawn_tokens(probability: Tensor, noise: Tensor) -> Tensor:
-    """Inverse CDF: the first token whose cumulated mass exceeds the uniform number.
-
-    probability [n, vocabulary] and noise [n] in (0, 1), float64. Returns [n] int64.
-    """
-    mass = probability.cumsum(-1)
-    token = torch.searchsorted(mass, noise[:, None] * mass[:, -1:], right=True)
-    return token.clamp_(max=probability.shape[-1] - 1).squeeze(-1)
-
-
 def _empty(count: int, hidden: Tensor) -> SoftStats:
     def empty(dtype: torch.dtype) -> Tensor:
         return torch.empty(count, dtype=dtype, device=hidden.device)
@@ -101,23 +121,56 @@ def _empty(count: int, hidden: Tensor) -> SoftStats:
     )
 
 
-def _soft_embedding(z: Tensor, embedding: Tensor) -> Tensor:
-    probability = z.to(embedding.dtype).softmax(-1, dtype=torch.float32).to(embedding.dtype)
-    root = torch.tensor(embedding.shape[1] ** 0.5, dtype=embedding.dtype)
-    return (probability @ embedding).mul_(root)
+def _root(embedding: Tensor) -> Tensor:
+    """√h as the published model has it: rounded to the embedding's dtype."""
+    return torch.tensor(embedding.shape[1] ** 0.5, dtype=embedding.dtype)
 
 
-def _fill(whole: SoftStats, rows: slice, z: Tensor, draw: SoftDraw) -> None:
-    """The statistics of some rows of z [n, vocabulary], which is overwritten."""
+def _of_rows(
+    hidden: Tensor, head: Head, temperature: Tensor, draw: SoftDraw, top: TopK | None, chunk_elements: int
+) -> SoftStats:
+    """Of as many rows as are held at a time."""
+    if head.tiles <= 1:
+        return _of_logits(head.logits(hidden, temperature), head.weight, draw)
+    stats, soft = _tiled(hidden, head, temperature, draw, top)
+    cut, chunk = draw.cut(), max(1, chunk_elements // head.vocabulary)
+    for start in range(0, len(cut), chunk):
+        rows = cut[start : start + chunk]
+        some = draw.rows(rows)
+        probability = _cut(head.logits(hidden[rows], temperature[rows]), some)
+        stats.token[rows] = drawn_tokens(probability, some.noise, some.keys)
+    confidence = stats.total.reciprocal()
+    return SoftStats(stats.best, stats.token, confidence, stats.entropy, soft.mul_(_root(head.weight)))
+
+
+def _tiled(
+    hidden: Tensor, head: Head, temperature: Tensor, draw: SoftDraw, top: TopK | None
+) -> tuple[RowStats, Tensor]:
+    """Statistics, tokens of uncut distributions, and expected embeddings [n, h]."""
+    drawn = Draw(draw.sampled.float(), draw.noise, draw.keys)
+    if top is not None:
+        candidates = Candidates.start(len(hidden), min(top.count, head.vocabulary), hidden.device)
+        stats = walk(hidden, head, temperature, drawn, candidates)
+        return stats, soft_embed_topk(hidden, head, temperature, top, stats, candidates)
+    if has_triton(hidden):
+        stats = row_stats(hidden, head, temperature, drawn)
+        return stats, soft_embed(hidden, head, temperature, stats.highest)
+    total = SoftSum.start(len(hidden), head.weight)  # one walk: the logits are computed once
+    return walk(hidden, head, temperature, drawn, total), total.mean()
+
+
+def _of_logits(z: Tensor, embedding: Tensor, draw: SoftDraw) -> SoftStats:
+    """From whole distributions, of logits z [n, vocabulary] float32, which is overwritten."""
+    narrow = z.to(embedding.dtype).softmax(-1, dtype=torch.float32).to(embedding.dtype)
+    soft = (narrow @ embedding).mul_(_root(embedding))
     highest, best = z.max(dim=-1)
     probability = _cut(z, draw)
     shifted = z.sub_(highest[:, None])
     weights = shifted.exp()
     total = weights.sum(-1)
-    whole.best[rows] = best
-    whole.confidence[rows] = 1.0 / total
-    whole.entropy[rows] = total.log() - (weights * shifted).sum(-1) / total
-    whole.token[rows] = torch.where(draw.sampled, drawn_tokens(probability, draw.noise), best)
+    entropy = total.log().sub_((weights * shifted).sum(-1).div_(total))
+    token = torch.where(draw.sampled, drawn_tokens(probability, draw.noise, draw.keys), best)
+    return SoftStats(best, token, total.reciprocal(), entropy, soft)
 
 
 def _cut(z: Tensor, draw: SoftDraw) -> Tensor:

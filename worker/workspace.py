@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from easel.kernels.attention import GROUP_KEYS
+from easel.kernels.attention_layout import JOINED_TOKENS
 from easel.kernels.head import CHUNK_ELEMENTS
 from easel.scheduler.messages import ReplicaShape
 from easel.scheduler.phase import SequenceLayout
@@ -21,6 +22,7 @@ INDEX = 8  # bytes of an int64
 NORM_COPIES = 3  # float32 copies that normalising a narrower dtype makes
 ROUTER_COPIES = 6  # float32 [tokens, experts] alive while experts are chosen
 LOGIT_BYTES = 64  # of each logit of a chunk, drawing from a cut distribution included
+SOFT_ROWS, SOFT_BYTES = 256, 10  # soft embeddings that are summed at a time, and bytes of each number
 KEY_BYTES = 32  # of each visible key while a layout is made: its index, and what that is computed from
 
 
@@ -90,10 +92,9 @@ def workspace_bytes(
 def _layout_bytes(batch: LargestBatch, group: KVGroup) -> int:
     """Indices and masks of one KV group, kept for the whole forward."""
     single = batch.keys(group.window)
-    # Canvases, and as many rows that commit; padding less than doubles a prefix.
-    apart = min(
-        batch.canvases * single, 2 * batch.prefixes + batch.canvases * (batch.page_size + batch.block)
-    )
+    # Canvases, and as many rows that commit; a row is padded by no more than others may be longer.
+    padding = 2 * JOINED_TOKENS + batch.block
+    apart = min(batch.canvases * single, 2 * batch.prefixes + batch.canvases * padding)
     keys = 2 * apart + max(0, batch.rows - 2 * batch.canvases) * single
     return keys * KEY_BYTES + batch.causal_tokens * single
 
@@ -133,4 +134,5 @@ def _head_bytes(batch: LargestBatch, anatomy: Anatomy, dtype: torch.dtype) -> in
     tokens = batch.canvases * batch.block
     hidden = copies * tokens * anatomy.hidden_size * dtype.itemsize
     rows = min(tokens, max(1, CHUNK_ELEMENTS // anatomy.vocab_size))
-    return hidden + rows * anatomy.vocab_size * LOGIT_BYTES
+    soft = min(tokens, SOFT_ROWS) * anatomy.hidden_size * SOFT_BYTES if anatomy.conditioning else 0
+    return hidden + soft + rows * anatomy.vocab_size * LOGIT_BYTES

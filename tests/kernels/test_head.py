@@ -1,6 +1,7 @@
 """The output head: choice, confidence and entropy of each position, greedy and drawn."""
 
 import math
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -15,6 +16,8 @@ from easel.kernels.head import (
     reference_head_stats,
 )
 from easel.kernels.noise import uniform
+from easel.kernels.tiles import TILE
+from tests.kernels.head_inputs import keys
 
 FORBIDDEN = 3
 
@@ -46,6 +49,26 @@ def test_chunks_do_not_change_the_statistics(chunk_elements: int, drawn: bool) -
     assert torch.equal(parts.token, whole.token)
     torch.testing.assert_close(parts.confidence, whole.confidence)
     torch.testing.assert_close(parts.entropy, whole.entropy)
+
+
+@pytest.mark.parametrize("kind", ["greedy", "drawn", "cut", "gumbel"])
+@pytest.mark.parametrize("plain_confidence", [False, True])
+def test_tiles_do_not_change_the_statistics(kind: str, plain_confidence: bool) -> None:
+    """Rows with and without cuts, and greedy ones, stand side by side."""
+    hidden, weight = _inputs(263, 57, 6)
+    sampling = None if kind == "greedy" else _sampling([0.0, 0.7, 1.0] * 87 + [1.0, 0.3])
+    if kind == "cut" and sampling is not None:
+        some = torch.arange(263) % 5
+        sampling = replace(sampling, top_k=some, top_p=torch.where(some == 2, 0.7, 1.0))
+    if kind == "gumbel" and sampling is not None:
+        sampling = replace(sampling, keys=keys(263))
+    whole, parts = (
+        head_stats(hidden, weight, FORBIDDEN, sampling, plain_confidence=plain_confidence, tile=tile)
+        for tile in (TILE, 8)
+    )
+    assert torch.equal(parts.token, whole.token)
+    torch.testing.assert_close(parts.confidence, whole.confidence, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(parts.entropy, whole.entropy, atol=1e-6, rtol=1e-5)
 
 
 def test_no_positions_give_empty_statistics() -> None:

@@ -4,20 +4,25 @@ import pytest
 import torch
 from torch import Tensor
 
+from easel.kernels.head import drawn_tokens
 from easel.kernels.noise import uniform
-from easel.kernels.soft_head import SoftDraw, drawn_tokens, reference_soft_head, soft_head
+from easel.kernels.soft_embedding import TopK
+from easel.kernels.soft_head import SoftDraw, reference_soft_head, soft_head
+from easel.kernels.tiles import ROWS, TILE
+from tests.kernels.head_inputs import keys
 
 SOFTCAP = 30.0
 
 
 @pytest.mark.parametrize(("positions", "vocabulary", "width"), [(1, 5, 3), (7, 33, 5), (64, 501, 17)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tile", [TILE, 16], ids=["one-tile", "tiles"])
 def test_statistics_equal_the_reference(
-    positions: int, vocabulary: int, width: int, dtype: torch.dtype
+    positions: int, vocabulary: int, width: int, dtype: torch.dtype, tile: int
 ) -> None:
     hidden, embedding, temperature, draw = _inputs(positions, vocabulary, width)
     hidden, embedding = hidden.to(dtype), embedding.to(dtype)
-    found = soft_head(hidden, embedding, SOFTCAP, temperature, draw)
+    found = soft_head(hidden, embedding, SOFTCAP, temperature, draw, tile=tile)
     expected = reference_soft_head(hidden, embedding, SOFTCAP, temperature, draw)
     # In bfloat16 logits of up to 16 are rounded to 8 bits, 1/32 at worst, and then tempered.
     tolerance = 2e-5 if dtype == torch.float32 else 1e-1
@@ -42,6 +47,50 @@ def test_chunks_do_not_change_anything(chunk_elements: int, cut: bool) -> None:
         assert torch.equal(_field(parts, name), _field(whole, name))
     for name in ("confidence", "entropy", "soft"):
         torch.testing.assert_close(_field(parts, name), _field(whole, name))
+
+
+@pytest.mark.parametrize("kind", ["whole", "cut", "gumbel"])
+def test_tiles_do_not_change_anything(kind: str) -> None:
+    hidden, embedding, temperature, draw = _inputs(ROWS + 7, 57, 6)
+    if kind == "cut":
+        some = torch.arange(ROWS + 7) % 5
+        draw = SoftDraw(draw.noise, some != 3, (some, torch.where(some == 2, 0.7, 1.0)))
+    if kind == "gumbel":
+        draw = SoftDraw(draw.noise, draw.sampled, keys=keys(ROWS + 7))
+    whole = soft_head(hidden, embedding, SOFTCAP, temperature, draw)
+    parts = soft_head(hidden, embedding, SOFTCAP, temperature, draw, tile=8)
+    for name in ("best", "token"):
+        assert torch.equal(_field(parts, name), _field(whole, name))
+    for name in ("confidence", "entropy", "soft"):
+        torch.testing.assert_close(_field(parts, name), _field(whole, name), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 4, 64])
+def test_the_most_probable_tokens_alone_are_as_near_as_their_bound_says(count: int) -> None:
+    hidden, embedding, temperature, draw = _inputs(40, 300, 8)
+    longest = float(embedding.norm(dim=-1).max())
+    top = TopK(count, tolerance=float("inf"), longest=longest)
+    found = soft_head(hidden, embedding, SOFTCAP, temperature, draw, top=top, tile=32)
+    z = SOFTCAP * (hidden.double() @ embedding.double().T / SOFTCAP).tanh() / temperature[:, None]
+    p, root = z.softmax(-1), 8**0.5
+    error = (found.soft / root - p @ embedding.double()).norm(dim=-1)
+    bound = 2.0 * (1.0 - p.topk(count).values.sum(-1)) * longest
+    assert bool((error <= bound + 1e-5).all())
+    assert float(error.max()) > 1e-3, "nothing was left out"
+
+
+def test_positions_whose_bound_exceeds_the_tolerance_are_computed_exactly() -> None:
+    hidden, embedding, temperature, draw = _inputs(40, 300, 8)
+    longest = float(embedding.norm(dim=-1).max())
+    exact = soft_head(hidden, embedding, SOFTCAP, temperature, draw, tile=32)
+    inexact = list[int]()
+    for tolerance in (0.0, 1.0, 100.0):
+        top = TopK(16, tolerance, longest)
+        found = soft_head(hidden, embedding, SOFTCAP, temperature, draw, top=top, tile=32)
+        error = ((found.soft - exact.soft) / 8**0.5).norm(dim=-1)
+        assert float(error.max()) <= tolerance + 1e-5
+        inexact.append(int((error > 1e-5).sum()))
+    assert 0 == inexact[0] < inexact[1] < inexact[2]
 
 
 def test_no_positions_give_empty_statistics() -> None:

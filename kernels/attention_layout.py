@@ -1,0 +1,224 @@
+"""Who sees what in one forward: rows of attention, and what each device's way of attending reads of them."""
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+GROUP_KEYS = 1 << 16  # keys gathered in one dense call, unless a single row has more
+# Both are what bench/attention.py found on a CPU.
+JOINED_TOKENS = 128  # rows whose prefixes differ by more are cheaper apart than padded
+ALONE_TOKENS = 1024  # from this prefix on a row is cheapest alone, its keys copied run by run
+NO_WINDOW = 1 << 30  # above every distance between a query and a key
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionRow:
+    """One row: `length` queries that see `prefix` stored tokens, then a canvas's, then their own.
+
+    The prefix lies in `pages` from token `skip` on. A causal row's queries follow the prefix one
+    by one; with a `window` each sees that many tokens, itself included.
+    """
+
+    pages: tuple[int, ...]
+    prefix: int
+    length: int
+    causal: bool = False
+    window: int | None = None  # of a causal row
+    skip: int = 0  # tokens of the first pages that come before the prefix
+    canvas: tuple[int, int] = (0, 0)  # first store token and number of a canvas's stored keys
+    fresh: bool = True  # whether the row's own keys come with the forward, not from the store
+
+    @property
+    def rest(self) -> int:
+        """Keys after the prefix."""
+        return self.canvas[1] + self.length * self.fresh
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """Neighbouring rows of one length and similar numbers of keys, attended in one dense call."""
+
+    start: int  # first token, in the ragged batch
+    rows: int
+    length: int  # queries of each row
+    keys: Tensor | None  # [rows * keys of a row]  int64  store token of each key; None: `runs` has them
+    runs: tuple[slice, ...]  # of a row alone: its stored keys, as store tokens; empty: own keys only
+    mask: Tensor | None  # [rows, 1, 1 or length, keys of a row]  bool  None: all visible
+    fresh: bool  # the last `length` keys of a row are its own
+
+
+@dataclass(frozen=True, slots=True)
+class RaggedRows:
+    """All rows as one kernel reads them."""
+
+    table: Tensor  # [rows, fields]  int32  see ROW_FIELDS
+    pages: Tensor  # [pages of all rows]  int32
+    tokens: int
+    page_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionLayout:
+    """Who sees what in one forward; built once, used by every layer of one KV group."""
+
+    groups: tuple[RowGroup, ...]  # empty when `ragged` is there
+    ragged: RaggedRows | None = None  # for devices that run the Triton kernel
+
+
+# The order of a row's fields in RaggedRows.table.
+ROW_FIELDS = (
+    "start",  # first query, in the ragged batch
+    "length",
+    "pages",  # where the row's page table begins in RaggedRows.pages
+    "skip",
+    "prefix",
+    "canvas",  # first store token of the canvas
+    "canvas_keys",
+    "fresh",  # 0 or 1
+    "causal",  # 0 or 1
+    "window",
+)
+
+
+def attention_layout(rows: Sequence[AttentionRow], page_size: int, device: torch.device) -> AttentionLayout:
+    """What `device` needs to attend: rows as the kernel reads them, or groups for dense calls.
+
+    A group joins neighbours that agree in all but a prefix of similar length: sort rows by prefix first.
+    """
+    if device.type == "cuda" and _has_triton():
+        return AttentionLayout((), ragged_rows(rows, page_size, device))
+    return AttentionLayout(tuple(_groups(rows, page_size, device)))
+
+
+def ragged_rows(rows: Sequence[AttentionRow], page_size: int, device: torch.device) -> RaggedRows:
+    """The rows in one int32 tensor on `device`: linear in rows and pages, and one copy."""
+    start, fields, pages = 0, array("i"), array("i")
+    for row in rows:
+        window = NO_WINDOW if row.window is None else row.window
+        seen = (row.skip, row.prefix, *row.canvas, row.fresh, row.causal, window)
+        fields.extend((start, row.length, len(pages), *seen))
+        pages.extend(row.pages[: -(-(row.skip + row.prefix) // page_size)])
+        start += row.length
+    split, fields = len(fields), fields + pages
+    both = torch.frombuffer(fields, dtype=torch.int32) if fields else torch.empty(0, dtype=torch.int32)
+    both = both.to(device)
+    table = both[:split].view(len(rows), len(ROW_FIELDS))
+    return RaggedRows(table, both[split:], start, page_size)
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
+
+
+def _groups(rows: Sequence[AttentionRow], page_size: int, device: torch.device) -> Iterator[RowGroup]:
+    start, members = 0, list[AttentionRow]()
+    for row in rows:
+        if members and not _joins(row, members):
+            yield _group(members, start, page_size, device)
+            start += len(members) * members[0].length
+            members = []
+        members.append(row)
+    if members:
+        yield _group(members, start, page_size, device)
+
+
+def _joins(row: AttentionRow, members: Sequence[AttentionRow]) -> bool:
+    """Whether a row may be attended together with others, each padded to the longest prefix."""
+    first = members[0]
+    widest = max(first.prefix, row.prefix) + JOINED_TOKENS + row.rest
+    return (
+        _shape(row) == _shape(first)
+        and max(row.prefix, first.prefix) < ALONE_TOKENS
+        and abs(row.prefix - first.prefix) <= JOINED_TOKENS
+        and (len(members) + 1) * widest <= GROUP_KEYS
+    )
+
+
+def _shape(row: AttentionRow) -> tuple[int, bool, bool, int | None, int, bool]:
+    """What the rows of a group have in common."""
+    return row.length, row.prefix > 0, row.causal, row.window, row.canvas[1], row.fresh
+
+
+def _group(members: Sequence[AttentionRow], start: int, page_size: int, device: torch.device) -> RowGroup:
+    first = members[0]
+    padded = max(row.prefix for row in members)
+    alone = len(members) == 1 and padded >= ALONE_TOKENS
+    prefix = [row.prefix for row in members]
+    return RowGroup(
+        start=start,
+        rows=len(members),
+        length=first.length,
+        keys=None if alone else _stored_keys(members, padded, page_size, device),
+        runs=tuple(_runs(first, page_size)) if alone else (),
+        mask=_mask(first, prefix, padded, device) if first.causal or min(prefix) < padded else None,
+        fresh=first.fresh,
+    )
+
+
+def _runs(row: AttentionRow, page_size: int) -> Iterator[slice]:
+    """A row's stored keys as runs of store tokens, one for all pages that follow each other there."""
+    end = row.skip + row.prefix
+    pages = row.pages[row.skip // page_size : -(-end // page_size)]
+    first = 0  # page of the run
+    for index, page in enumerate(pages, start=1):
+        last = index == len(pages)
+        if last or pages[index] != page + 1:
+            before = row.skip % page_size if first == 0 else 0
+            after = -end % page_size if last else 0
+            yield slice(pages[first] * page_size + before, (page + 1) * page_size - after)
+            first = index
+    if row.canvas[1]:
+        yield slice(row.canvas[0], sum(row.canvas))
+
+
+def _stored_keys(
+    rows: Sequence[AttentionRow], padded: int, page_size: int, device: torch.device
+) -> Tensor | None:
+    """[rows * keys of a row] store token of each key, with room for the rows' own; None: none is stored."""
+    parts: list[Tensor] = []
+    if padded:
+        parts.append(_prefix_keys(rows, padded, page_size, device))
+    if rows[0].canvas[1]:
+        first = torch.tensor([row.canvas[0] for row in rows], dtype=torch.int64, device=device)
+        parts.append(first[:, None] + torch.arange(rows[0].canvas[1], device=device))
+    if not parts:
+        return None
+    if rows[0].fresh:
+        parts.append(parts[0][:, :1].expand(-1, rows[0].length))
+    return torch.cat(parts, dim=1).flatten()
+
+
+def _prefix_keys(rows: Sequence[AttentionRow], padded: int, page_size: int, device: torch.device) -> Tensor:
+    """[rows, padded] store token of each prefix token.
+
+    Padding repeats a token of the row's prefix: a page may hold another time's content after
+    it, and a masked key still spoils the result when it is not finite.
+    """
+    widest = (max(row.skip for row in rows) + padded) // page_size + 1
+    table = [[*row.pages[:widest], *row.pages[:1] * (widest - len(row.pages))] for row in rows]
+    pages = torch.tensor(table, dtype=torch.int64, device=device)
+    within = torch.arange(padded, device=device)
+    bounds = torch.tensor([(row.skip, row.prefix) for row in rows], dtype=torch.int64, device=device)
+    skip, prefix = bounds[:, :1], bounds[:, 1:]
+    token = skip + torch.where(within < prefix, within, 0)
+    return pages.gather(1, token // page_size) * page_size + token % page_size
+
+
+def _mask(row: AttentionRow, prefixes: Sequence[int], padded: int, device: torch.device) -> Tensor:
+    """[rows, 1, 1 or length, padded + rest] bool: which keys the queries of rows like `row` see."""
+    prefix = torch.tensor(prefixes, dtype=torch.int64, device=device)[:, None]
+    old = torch.arange(padded, device=device).expand(len(prefixes), -1)
+    mask = F.pad(old < prefix, (0, row.rest), value=True)[:, None, None]
+    if not row.causal:
+        return mask
+    key = torch.cat((old, prefix + torch.arange(row.rest, device=device)), dim=1)[:, None, None]
+    query = (prefix + torch.arange(row.length, device=device))[:, None, :, None]
+    mask = mask & (key <= query)
+    return mask if row.window is None else mask & (query - key < row.window)
