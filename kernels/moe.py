@@ -1,6 +1,5 @@
 """Mixture of experts: which experts a token goes through, and their gated MLPs (Shazeer et al., 2017)."""
 
-from collections.abc import Iterator
 from enum import Enum
 from typing import cast
 
@@ -68,51 +67,14 @@ def expert_mlp(
     token, share = order // index.shape[1], weight.flatten()[order, None]
     out = torch.zeros_like(x, dtype=torch.float32)
     start = 0
-    for run in _runs(_ints(index.flatten().bincount(minlength=len(gate_up))), len(x)):
-        tokens = [token[first : first + count] for _, first, count in _placed(run, start)]
-        end = start + sum(count for _, count in run)
-        inner = gated(_products(x[token[start:end]], gate_up, run), activation)
-        found = _products(inner, down, run).float().mul_(share[start:end])
-        # One expert at a time: where a token occurs twice, a GPU adds in any order.
-        for some, (_, first, count) in zip(tokens, _placed(run, 0), strict=True):
-            out.index_add_(0, some, found[first : first + count])
-        start = end
+    for expert, count in enumerate(_ints(index.flatten().bincount(minlength=len(gate_up)))):
+        if not count:
+            continue
+        rows = slice(start, start + count)
+        inner = gated(F.linear(x[token[rows]], gate_up[expert]), activation)
+        out.index_add_(0, token[rows], F.linear(inner, down[expert]).float().mul_(share[rows]))
+        start += count
     return out.to(x.dtype)
-
-
-def _runs(counts: list[int], most: int) -> Iterator[list[tuple[int, int]]]:
-    """Experts with their rows, those in use, in runs of at most `most` rows (no expert has more).
-
-    What lies between the matrix products is done once a run; a run holds no more than a single
-    expert may have to.
-    """
-    run: list[tuple[int, int]] = []
-    rows = 0
-    for expert, count in enumerate(counts):
-        if run and rows + count > most:
-            yield run
-            run, rows = [], 0
-        if count:
-            run.append((expert, count))
-            rows += count
-    if run:
-        yield run
-
-
-def _placed(run: list[tuple[int, int]], first: int) -> Iterator[tuple[int, int, int]]:
-    """Each expert of a run, its first row, and how many it has."""
-    for expert, count in run:
-        yield expert, first, count
-        first += count
-
-
-def _products(x: Tensor, weights: Tensor, run: list[tuple[int, int]]) -> Tensor:
-    """x · weightᵀ, each row with the weight of its expert: x [r, i], weights [E, o, i] → [r, o]."""
-    out = x.new_empty(len(x), weights.shape[1])
-    for expert, first, count in _placed(run, 0):
-        rows = slice(first, first + count)
-        torch.mm(x[rows], weights[expert].T, out=out[rows])
-    return out
 
 
 def gated(gate_up: Tensor, activation: Activation) -> Tensor:
