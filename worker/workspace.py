@@ -67,7 +67,7 @@ class LargestBatch:
         )
 
     def keys(self, window: int | None) -> int:
-        """That one row sees at most, its own and padding to a power of two of pages included."""
+        """That one row sees at most, its own included; rounded up generously, to a power of two of pages."""
         seen = self.longest_prefix if window is None else min(self.longest_prefix, window)
         pages = -(-seen // self.page_size)
         padded = self.page_size * (1 << (pages - 1).bit_length()) if pages else 0

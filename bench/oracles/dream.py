@@ -10,7 +10,6 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from easel.bench.oracles.checkpoints import (
     MASK_ID,
-    Checkpoint,
     Published,
     Sizes,
     dimensions,
@@ -21,6 +20,7 @@ from easel.bench.oracles.checkpoints import (
 from easel.bench.oracles.llada import transferred
 from easel.bench.oracles.masked import (
     Answer,
+    CheckpointOracle,
     Generation,
     Place,
     all_visible,
@@ -49,27 +49,15 @@ FIELDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class DreamOracle:
+class DreamOracle(CheckpointOracle):
     """As LLaDA, but a token is predicted at the position before it, and confidence is that of the draw.
 
     Dream's own schedule spreads its steps over the whole answer; blocks with a share each are
     Fast-dLLM's use of it (Wu et al., 2025).
     """
 
-    checkpoint: Checkpoint
     family: str = "Dream"
     rules: frozenset[CommitRule] = frozenset({CommitRule.STATIC_SCHEDULE, CommitRule.CONFIDENCE_THRESHOLD})
-
-    @property
-    def path(self) -> Path:
-        return self.checkpoint.path
-
-    @property
-    def block_length(self) -> int:
-        return self.checkpoint.block_length
-
-    def converted(self, dtype: torch.dtype) -> "DreamOracle":
-        return replace(self, checkpoint=self.checkpoint.converted(dtype))
 
     def logits(self, tokens: Sequence[int]) -> Tensor:
         """Not shifted: row i predicts token i + 1."""

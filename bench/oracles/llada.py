@@ -1,11 +1,10 @@
 """LLaDA 1.0 and 1.5 (Nie et al., 2025): their published loop, on transformers' Llama that sees all."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -14,7 +13,6 @@ from easel.bench.oracles.checkpoints import (
     INTERMEDIATE_SIZE,
     MASK_ID,
     PAD_ID,
-    Checkpoint,
     Published,
     Sizes,
     dimensions,
@@ -25,6 +23,7 @@ from easel.bench.oracles.checkpoints import (
 )
 from easel.bench.oracles.masked import (
     Answer,
+    CheckpointOracle,
     Generation,
     Place,
     all_visible,
@@ -81,23 +80,11 @@ NAMES = {
 
 
 @dataclass(frozen=True, slots=True)
-class LladaOracle:
+class LladaOracle(CheckpointOracle):
     """All sees all, the masks still to come included; blocks follow the prompt's last token."""
 
-    checkpoint: Checkpoint
     family: str = "LLaDA"
     rules: frozenset[CommitRule] = frozenset({CommitRule.STATIC_SCHEDULE, CommitRule.CONFIDENCE_THRESHOLD})
-
-    @property
-    def path(self) -> Path:
-        return self.checkpoint.path
-
-    @property
-    def block_length(self) -> int:
-        return self.checkpoint.block_length
-
-    def converted(self, dtype: torch.dtype) -> "LladaOracle":
-        return replace(self, checkpoint=self.checkpoint.converted(dtype))
 
     def logits(self, tokens: Sequence[int]) -> Tensor:
         return predictions(self.checkpoint, tokens, all_visible(len(tokens)))

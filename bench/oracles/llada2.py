@@ -13,7 +13,6 @@ from easel.bench.oracles.checkpoints import (
     EXPERT_SIZE,
     HEAD_DIM,
     MASK_ID,
-    Checkpoint,
     Published,
     Sizes,
     dimensions,
@@ -25,6 +24,7 @@ from easel.bench.oracles.checkpoints import (
 )
 from easel.bench.oracles.masked import (
     Answer,
+    CheckpointOracle,
     Generation,
     Place,
     block_causal,
@@ -80,23 +80,11 @@ NAMES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Llada2Oracle:
+class Llada2Oracle(CheckpointOracle):
     """A request with an edit threshold runs LLaDA2.1's loop, any other LLaDA2.0's."""
 
-    checkpoint: Checkpoint
     family: str = "LLaDA2"
     rules: frozenset[CommitRule] = frozenset({CommitRule.CONFIDENCE_THRESHOLD})
-
-    @property
-    def path(self) -> Path:
-        return self.checkpoint.path
-
-    @property
-    def block_length(self) -> int:
-        return self.checkpoint.block_length
-
-    def converted(self, dtype: torch.dtype) -> "Llada2Oracle":
-        return replace(self, checkpoint=self.checkpoint.converted(dtype))
 
     def logits(self, tokens: Sequence[int]) -> Tensor:
         return predictions(self.checkpoint, tokens, block_causal(len(tokens), self.block_length))

@@ -6,10 +6,10 @@ the engine it takes the keyed random numbers alone, since those are looked up an
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -60,6 +60,25 @@ class Oracle(Protocol):
     def logits(self, tokens: Sequence[int]) -> Tensor:
         """[tokens, vocabulary] of a whole sequence, neither shifted nor forbidden."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointOracle:
+    """What the oracles of all masked families have in common: the checkpoint they run."""
+
+    checkpoint: Checkpoint
+
+    @property
+    def path(self) -> Path:
+        return self.checkpoint.path
+
+    @property
+    def block_length(self) -> int:
+        return self.checkpoint.block_length
+
+    def converted(self, dtype: torch.dtype) -> Self:
+        """The same oracle computing in another dtype."""
+        return replace(self, checkpoint=self.checkpoint.converted(dtype))
 
 
 @dataclass(frozen=True, slots=True)

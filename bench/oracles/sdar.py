@@ -1,12 +1,11 @@
 """SDAR and SDAR-MoE (JetLM, 2025): their published loop, on transformers' Qwen3 and Qwen3-MoE."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
@@ -14,7 +13,6 @@ from easel.bench.oracles.checkpoints import (
     EXPERT_SIZE,
     HEAD_DIM,
     MASK_ID,
-    Checkpoint,
     Published,
     Sizes,
     dimensions,
@@ -25,6 +23,7 @@ from easel.bench.oracles.checkpoints import (
 )
 from easel.bench.oracles.masked import (
     Answer,
+    CheckpointOracle,
     Draw,
     Generation,
     Place,
@@ -62,23 +61,11 @@ EXPERTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class SdarOracle:
+class SdarOracle(CheckpointOracle):
     """Block after block: every step decides some masks of the block, as its rule says."""
 
-    checkpoint: Checkpoint
     family: str = "SDAR"
     rules: frozenset[CommitRule] = frozenset(CommitRule)
-
-    @property
-    def path(self) -> Path:
-        return self.checkpoint.path
-
-    @property
-    def block_length(self) -> int:
-        return self.checkpoint.block_length
-
-    def converted(self, dtype: torch.dtype) -> "SdarOracle":
-        return replace(self, checkpoint=self.checkpoint.converted(dtype))
 
     def logits(self, tokens: Sequence[int]) -> Tensor:
         return predictions(self.checkpoint, tokens, block_causal(len(tokens), self.block_length))
