@@ -20,6 +20,7 @@ class Draft:
         self._canvases: list[Row] = []
         self._seconds = cost.coefficients.constant
         self._refresh_tokens = 0
+        self._refreshes = 0  # rows
         self._opens = 0  # by newcomers
         self.newcomers = 0  # that got a row
 
@@ -79,7 +80,14 @@ class Draft:
         return advanced
 
     def plan(self) -> BatchPlan:
-        return BatchPlan((*self._writes, *self._canvases), self._seconds)
+        rows = (*self._writes, *self._canvases)
+        return BatchPlan(rows, self._seconds, max(1, self._policy.quantum) if self._steady else 1)
+
+    @property
+    def _steady(self) -> bool:
+        """Whether the same forward is due again and again until a canvas of it is finished."""
+        slots, refreshed = self._books.slots, self._refreshes
+        return not (refreshed or slots.looked_at or slots.prefilling or slots.finished)
 
     def _in_time(self, row: Row) -> bool:
         return self._seconds + self._cost.of_row(row) <= self._policy.target_seconds
@@ -93,6 +101,7 @@ class Draft:
         self._count(row)
 
     def _count(self, row: Row) -> None:
+        self._refreshes += 1
         self._refresh_tokens += row.length
         self._seconds += self._cost.of_row(row)
 

@@ -127,6 +127,11 @@ class RequestState:
         """Whether the row of a step depends on the steps before it."""
         return self.request.diffusion.rebuild_every > 0 or not self.layout.shares_prefix
 
+    @property
+    def looked_at(self) -> bool:
+        """Whether the host has to see every step of the canvas."""
+        return self.steps_vary or self.request.snapshots
+
     def finish_block(self, block: tuple[int, ...]) -> None:
         """Takes over a block that another follows: it is to be committed, the next one opened."""
         self.tokens.extend(block[self.known : self.block_length])

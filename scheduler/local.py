@@ -102,8 +102,8 @@ class LocalScheduler:
         Rows of requests that were cancelled since the plan was made are passed over.
         """
         load = Workload.of(plan.rows)
-        self.cost.observe(load, result.seconds)
-        self._totals.add_step(load, result.seconds)
+        self.cost.observe(load, result.seconds / result.steps)
+        self._totals.add_steps(result.steps, load, result.seconds)
         for row in plan.rows:
             if not row.kind.writes_pages:
                 break
@@ -181,7 +181,7 @@ class LocalScheduler:
         else:
             self._books.slots.canvas_opened(state)
             state.opened_at = started
-        state.entropy_sum += canvas.mean_entropy
+        state.entropy_sum = canvas.entropy_sum
 
     def _finish_block(self, state: RequestState, canvas: CanvasResult, now: float) -> BlockEvent:
         event = event_of(state, canvas, self.shape.eos_token_ids, now)

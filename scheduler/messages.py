@@ -73,7 +73,8 @@ class BatchPlan:
     """One forward's worth of work. Write rows come before canvas rows."""
 
     rows: tuple[Row, ...]
-    predicted_seconds: float = 0.0
+    predicted_seconds: float = 0.0  # of one forward
+    steps: int = 1  # the same forward may be repeated that often, until a canvas of it is finished
 
     @property
     def tokens(self) -> int:
@@ -92,9 +93,10 @@ class CanvasResult:
     done: bool
     step: int  # denoising steps taken on this block so far
     undecided: int  # positions still open
-    mean_entropy: float  # nats, over the positions that were undecided before the step
+    mean_entropy: float  # nats, of the last step, over the positions that were undecided before it
     tokens: tuple[int, ...] = ()
     live: int = 0  # positions a partial step would compute next: undecided, or decided just now
+    entropy_sum: float = 0.0  # nats, of the mean entropies of all steps of this block
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +114,12 @@ class CanvasSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one forward came to, in the order of the plan's canvas rows."""
+    """What a plan came to, in the order of its canvas rows."""
 
     canvases: tuple[CanvasResult, ...]
-    seconds: float
+    seconds: float  # of all forwards
     snapshots: tuple[CanvasSnapshot, ...] = ()
+    steps: int = 1  # forwards that took place
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,7 @@ class PhasePolicy:
     opens_per_step: int = 8  # newcomers' canvases opened in one step, at most
     order: RefreshOrder = RefreshOrder.SLACK
     fuse_commits: bool = True  # a block's commit and the next one's opening share a forward
+    quantum: int = 8  # most steps in a row without planning anew, while nothing else is to be done
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +213,7 @@ class ReplicaShape:
     window_pages: int = 0  # pages of those layers
     partial: bool = False  # canvases' keys and values can be kept, for steps that compute a part
     refresh_limit: int = 1 << 30  # refresh tokens of one step that memory is set aside for
+    commit_limit: int = 1 << 30  # finished blocks of one step whose commits memory is set aside for
 
     @property
     def granularity(self) -> int:

@@ -19,6 +19,7 @@ class SlotTable:
     finished: dict[str, RequestState] = field(default_factory=dict[str, RequestState])
     canvas_rows: dict[str, Row] = field(default_factory=dict[str, Row])  # of all that are denoising
     canvas_load: Workload = field(default_factory=Workload)  # of those rows
+    looked_at: int = 0  # of those that are denoising, how many the host sees after every step
 
     def __post_init__(self) -> None:
         self.free = list(range(self.capacity - 1, -1, -1))
@@ -44,6 +45,7 @@ class SlotTable:
         self.finished.pop(state.request_id, None)
         state.stage = Stage.DENOISING
         self.denoising[state.request_id] = state
+        self.looked_at += state.looked_at
         self._add_row(state)
 
     def stepped(self, state: RequestState) -> None:
@@ -77,6 +79,8 @@ class SlotTable:
             raise BrokenBooks("canvas rows and denoising requests disagree")
         if Workload.of(self.canvas_rows.values()) != self.canvas_load:
             raise BrokenBooks("the canvas rows' sums are wrong")
+        if sum(state.looked_at for state in self.denoising.values()) != self.looked_at:
+            raise BrokenBooks(f"{self.looked_at} canvases are said to be looked at after every step")
 
     def _add_row(self, state: RequestState) -> None:
         row = state.step_row()
@@ -87,4 +91,5 @@ class SlotTable:
         row = self.canvas_rows.pop(state.request_id, None)
         if row is not None:
             self.canvas_load.remove(row)
+            self.looked_at -= state.looked_at
             del self.denoising[state.request_id]

@@ -38,11 +38,12 @@ class Totals:
     def zero() -> "Totals":
         return Totals(0, 0, 0, 0, 0, RunningMean(STEP_MEMORY), RunningMean(BLOCK_MEMORY))
 
-    def add_step(self, load: Workload, seconds: float) -> None:
-        self.steps += 1
-        self.refresh_tokens += load.tokens - load.reuse_tokens
-        self.reuse_tokens += load.reuse_tokens
-        self.step_seconds.add(seconds)
+    def add_steps(self, count: int, load: Workload, seconds: float) -> None:
+        """Forwards over the same rows, which took `seconds` together."""
+        self.steps += count
+        self.refresh_tokens += count * (load.tokens - load.reuse_tokens)
+        self.reuse_tokens += count * load.reuse_tokens
+        self.step_seconds.add(seconds / count)
 
     def add_block(self, steps: int, tokens: int) -> None:
         self.blocks += 1

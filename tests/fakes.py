@@ -162,9 +162,17 @@ class FakeRunner:
         if step < steps:
             live = step % self.shape.block_length + 1
             return CanvasResult(
-                row.request_id, row.slot, False, step, self.shape.block_length, 1.0, live=live
+                row.request_id,
+                row.slot,
+                False,
+                step,
+                self.shape.block_length,
+                1.0,
+                live=live,
+                entropy_sum=float(step),
             )
-        return CanvasResult(row.request_id, row.slot, True, step, 0, 1.0, self._block_of(opened))
+        block = self._block_of(opened)
+        return CanvasResult(row.request_id, row.slot, True, step, 0, 1.0, block, entropy_sum=float(step))
 
     def _block_of(self, opened: Row) -> tuple[int, ...]:
         assert opened.canvas is not None

@@ -1,9 +1,18 @@
 """Settings of one engine."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from easel.scheduler.composers import ComposePolicy
 from easel.scheduler.messages import PhasePolicy
+
+
+class LoopKind(StrEnum):
+    """Who drives the steps of a canvas."""
+
+    HOST = "host"  # every operation is launched by the host
+    GRAPH = "graph"  # a step is recorded once and launched as a whole; CUDA
+    WHILE = "while"  # several steps in one launch; CUDA 12.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +27,7 @@ class EngineConfig:
     device: str = "cpu"  # auto, cpu or cuda
     threads: int | None = None  # of the CPU; None leaves torch's choice
     refresh_limit: int = 2048  # refresh tokens of one step, whatever a policy allows; memory is kept for them
+    loop: LoopKind = LoopKind.HOST
     partial: bool = False  # keep canvases' keys and values, so that requests may ask for partial steps
     compose_policy: ComposePolicy = ComposePolicy.BALANCED
     policy: PhasePolicy = field(default_factory=PhasePolicy)

@@ -1,30 +1,21 @@
 """What happens to masked canvases between the head and the next step: draw, decide, edit, stop."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from easel.kernels.canvas_state import Real, Whole
+from easel.kernels.commit import Found, StepTraits, commit, positions_asked
 from easel.kernels.head import HeadStats, Sampling, head_stats
 from easel.kernels.noise import uniform
+from easel.kernels.row_stats import row_stats
+from easel.kernels.tiles import Draw, Head, RowStats
 from easel.scheduler.messages import CanvasSpec
-from easel.worker.commit_rules import CanvasView, accept
 from easel.worker.registers import CanvasRegisters
-from easel.worker.stop_rules import edited_to_the_end, finished, mean_entropy, settled_by_entropy
 
 TOKEN_DRAW = 0  # which of a position's random numbers picks its token
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """Of each of c canvases, after one step."""
-
-    done: Tensor  # [c]  bool
-    undecided: Tensor  # [c]  int64  positions still open
-    mean_entropy: Tensor  # [c]  float32  nats, over the positions open before the step
-    live: Tensor  # [c]  int64  positions a partial step would compute next
 
 
 class Denoiser(Protocol):
@@ -38,8 +29,12 @@ class Denoiser(Protocol):
         """What the next step of the canvases in `slots` [c] is conditioned on, [c, block, h]."""
         ...
 
-    def step(self, slots: Sequence[int], hidden: Tensor) -> Outcome:
-        """One denoising step. hidden [c, block, h], in the order of `slots`."""
+    def step(self, at: Tensor, hidden: Tensor, traits: StepTraits) -> None:
+        """One denoising step of the active ones among the canvases of slots `at` [c] int64, all different.
+
+        hidden [c, block, h]. What came of it is in the registers. A canvas that is not active stays
+        as it is.
+        """
         ...
 
     def bytes_per_slot(self) -> int:
@@ -55,6 +50,7 @@ class MaskedDenoiser:
     head: Tensor  # [vocabulary, h]
     eos_token_ids: Tensor  # [k]  int64
     plain_confidence: bool = False  # of drawn tokens: under the model's distribution, as LLaDA has it
+    fixed_shapes: bool = False  # compute with all positions, so that nothing waits for the device
 
     def open(self, slot: int, spec: CanvasSpec) -> None:
         """The registers are all there is."""
@@ -65,93 +61,73 @@ class MaskedDenoiser:
     def bytes_per_slot(self) -> int:
         return 0
 
-    def step(self, slots: Sequence[int], hidden: Tensor) -> Outcome:
-        registers = self.registers
-        at = torch.tensor(slots, dtype=torch.int64, device=hidden.device)
-        undecided = ~registers.decided[at]
-        editable = self._editable(slots, at)
-        stats = self._head(at, hidden, undecided | editable)
-        accepted = self._accepted(slots, at, undecided, stats)
-        edited = editable & (stats.confidence > registers.edit_threshold[at][:, None])
-        edited &= stats.token != registers.tokens[at]
-        self._update(at, undecided, accepted, edited, stats)
-        tokens, decided = registers.tokens[at], registers.decided[at]
-        read = finished(tokens, decided, registers.first[at], registers.limit[at], self.eos_token_ids)
-        settled = edited_to_the_end(undecided, edited, registers.edits_left[at])
-        return Outcome(
-            done=torch.where(registers.edit_threshold[at] <= 1.0, settled, read),
-            undecided=(~decided).sum(-1),
-            mean_entropy=mean_entropy(stats.entropy, undecided),
-            live=registers.live[at].sum(-1),
+    def step(self, at: Tensor, hidden: Tensor, traits: StepTraits) -> None:
+        asked = positions_asked(self.registers.state, at, traits)
+        whole = self.fixed_shapes and not traits.cut
+        found = (
+            self._everywhere(at, hidden, asked, traits) if whole else self._where(at, hidden, asked, traits)
         )
+        commit(self.registers.state, at, found, self.eos_token_ids, traits)
 
-    def _editable(self, slots: Sequence[int], at: Tensor) -> Tensor:
-        """Decided output tokens that may be replaced (LLaDA2.1)."""
-        registers = self.registers
-        if not any(registers.edits[slot] for slot in slots):
-            return torch.zeros_like(registers.decided[at])
-        output = torch.arange(registers.block_length, device=at.device) >= registers.first[at][:, None]
-        return registers.decided[at] & output & (registers.edit_threshold[at] <= 1.0)[:, None]
-
-    def _head(self, at: Tensor, hidden: Tensor, wanted: Tensor) -> HeadStats:
-        """Statistics [c, block] each; where none are wanted: token 0, confidence 0, entropy 0."""
-        row, position = wanted.nonzero(as_tuple=True)
-        sampling = self._sampling(at, row, position)
-        found = head_stats(
-            hidden[row, position],
+    def _where(self, at: Tensor, hidden: Tensor, asked: Tensor, traits: StepTraits) -> Found:
+        """The head of the positions asked about only; how many they are is asked of the device."""
+        places = asked.flatten().nonzero().squeeze(-1)
+        rows, sampling = hidden.flatten(0, 1).index_select(0, places), None
+        if traits.sampled:
+            sampling = self._sampling(at, places)
+        stats = head_stats(
+            rows,
             self.head,
             self.registers.mask_token_id,
             sampling,
             plain_confidence=self.plain_confidence,
         )
-        token = torch.zeros_like(wanted, dtype=torch.int64)
-        confidence = torch.zeros_like(wanted, dtype=torch.float32)
-        entropy = torch.zeros_like(confidence)
-        token[row, position] = found.token
-        confidence[row, position] = found.confidence
-        entropy[row, position] = found.entropy
-        return HeadStats(token=token, confidence=confidence, entropy=entropy)
+        return _spread(stats, places, asked)
 
-    def _sampling(self, at: Tensor, row: Tensor, position: Tensor) -> Sampling | None:
-        """How each wanted position is drawn; None when all canvases are greedy."""
-        registers = self.registers
-        if not bool((registers.temperature[at] > 0).any()):
-            return None
-        slot = at[row]
+    def _everywhere(self, at: Tensor, hidden: Tensor, asked: Tensor, traits: StepTraits) -> Found:
+        """The same from as many rows as there are positions; those not asked about are passed over."""
+        rows, active = hidden.flatten(0, 1), asked.flatten()
+        found = RowStats.empty(len(rows), rows.device)
+        for column in (found.token, found.entropy, found.probability, found.plain):
+            column.zero_()
+        draw = None
+        if traits.sampled:
+            places = torch.arange(len(rows), device=rows.device)
+            sampling = self._sampling(at, places)
+            draw = Draw(sampling.temperature, sampling.noise)
+        head = Head(self.head, forbidden=self.registers.mask_token_id)
+        row_stats(rows, head, None, draw, active=active, out=found)
+        confidence = found.plain if self.plain_confidence else found.probability
+        return Found(found.token.view_as(asked), confidence.view_as(asked), found.entropy.view_as(asked))
+
+    def _sampling(self, at: Tensor, places: Tensor) -> Sampling:
+        """How the positions `places` [n] of the flattened canvases are drawn."""
+        state = self.registers.state
+        row = places // state.block_length
+        integers = state.integers.index_select(0, at).index_select(0, row)
+        numbers = state.numbers.index_select(0, at).index_select(0, row)
         noise = uniform(
-            registers.seed[slot], registers.block_index[slot], registers.step[slot], position, TOKEN_DRAW
+            integers[:, Whole.SEED],
+            integers[:, Whole.BLOCK_INDEX],
+            integers[:, Whole.STEP],
+            places % state.block_length,
+            TOKEN_DRAW,
         )
         return Sampling(
-            temperature=registers.temperature[slot],
-            top_k=registers.top_k[slot],
-            top_p=registers.top_p[slot],
+            temperature=numbers[:, Real.TEMPERATURE].contiguous(),
+            top_k=integers[:, Whole.TOP_K],
+            top_p=numbers[:, Real.TOP_P],
             noise=noise,
         )
 
-    def _accepted(self, slots: Sequence[int], at: Tensor, undecided: Tensor, stats: HeadStats) -> Tensor:
-        registers = self.registers
-        step = registers.step[at].clamp(max=registers.block_length - 1)
-        view = CanvasView(
-            undecided=undecided,
-            confidence=stats.confidence,
-            entropy=stats.entropy.masked_fill(~undecided, 0.0),
-            quota=registers.quotas[at].gather(-1, step[:, None]).squeeze(-1),
-            threshold=registers.threshold[at],
-            entropy_bound=registers.entropy_bound[at],
-        )
-        settled = settled_by_entropy(stats.entropy, undecided, registers.stop_entropy[at])
-        return accept([registers.rules[slot] for slot in slots], view) | (undecided & settled[:, None])
 
-    def _update(
-        self, at: Tensor, undecided: Tensor, accepted: Tensor, edited: Tensor, stats: HeadStats
-    ) -> None:
-        registers = self.registers
-        changed = accepted | edited
-        registers.tokens[at] = torch.where(changed, stats.token, registers.tokens[at])
-        registers.decided[at] |= accepted
-        registers.live[at] = undecided
-        shown = undecided | edited
-        registers.predicted[at] = torch.where(shown, stats.token, registers.predicted[at])
-        registers.confidence[at] = torch.where(shown, stats.confidence, registers.confidence[at])
-        registers.edits_left[at] -= (~undecided).all(-1).to(torch.int64)
-        registers.step[at] += 1
+def _spread(stats: HeadStats, places: Tensor, asked: Tensor) -> Found:
+    """Statistics [n] of `places`, put back where they belong among all positions [c, block]."""
+    if len(places) == asked.numel():
+        return Found(*(part.view(asked.shape) for part in (stats.token, stats.confidence, stats.entropy)))
+
+    def spread(values: Tensor) -> Tensor:
+        whole = torch.zeros(asked.numel(), dtype=values.dtype, device=asked.device)
+        return whole.index_copy_(0, places, values).view(asked.shape)
+
+    return Found(spread(stats.token), spread(stats.confidence), spread(stats.entropy))

@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from easel.scheduler.local import LocalScheduler
 from easel.scheduler.messages import BlockEvent, CanvasSnapshot, PhasePolicy, ReplicaDigest, ReplicaShape
 from easel.scheduler.request import FinishReason, Request
+from easel.worker.host_loop import never
 from easel.worker.model_info import ModelInfo
 from easel.worker.runner import Runner
+
+QUANTUM_SECONDS = 0.05  # after which a plan is not repeated, so that digests stay fresh
 
 
 @dataclass(slots=True)
@@ -40,8 +43,12 @@ class Engine:
     def set_policy(self, policy: PhasePolicy) -> None:
         self.scheduler.set_policy(policy, self.clock())
 
-    def step(self) -> list[BlockEvent | CanvasSnapshot]:
-        """One forward, if there is work. Snapshots come before the blocks they led to."""
+    def step(self, interrupted: Callable[[], bool] = never) -> list[BlockEvent | CanvasSnapshot]:
+        """One plan, if there is work: one forward, or a few where nothing else is to be done.
+
+        Once `interrupted` is true no further forward begins. Snapshots come before the blocks they
+        led to.
+        """
         events: list[BlockEvent | CanvasSnapshot] = [
             _cancellation(request_id) for request_id in self._cancelled
         ]
@@ -49,7 +56,8 @@ class Engine:
         plan = self.scheduler.plan(self.clock())
         if plan is None:
             return events
-        result = self.runner.run(plan)
+        until = self.clock() + QUANTUM_SECONDS
+        result = self.runner.run(plan, lambda: interrupted() or self.clock() >= until)
         events.extend(result.snapshots)
         events.extend(self.scheduler.apply(plan, result, self.clock()))
         return events

@@ -107,7 +107,7 @@ class EngineThread:
             self._engine = engine
             self._loaded.set()
             while self._take_commands(engine):
-                events = engine.step()
+                events = engine.step(self._has_mail)
                 self._digest = engine.digest("", 0)
                 if events:
                     self._callbacks.on_events(events)
@@ -115,6 +115,9 @@ class EngineThread:
             self._failure = error
             self._loaded.set()
             self._callbacks.on_failure(error)
+
+    def _has_mail(self) -> bool:
+        return not self._inbox.empty()
 
     def _take_commands(self, engine: Engine) -> bool:
         """Act on what has been posted, waiting for something when idle. False: stop."""

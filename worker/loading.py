@@ -9,10 +9,11 @@ import torch
 from easel.scheduler.local import LocalScheduler
 from easel.scheduler.messages import ReplicaShape
 from easel.worker.allocation import allocation
-from easel.worker.config import EngineConfig
+from easel.worker.config import EngineConfig, LoopKind
 from easel.worker.device import choose_device, choose_dtype, cpu_features
 from easel.worker.engine import Engine
 from easel.worker.footprint import Footprint
+from easel.worker.loops import spare_slots, step_loop
 from easel.worker.model_info import ModelInfo
 from easel.worker.models.backbone import Backbone, BackboneConfig
 from easel.worker.models.registry import definition_of
@@ -20,6 +21,7 @@ from easel.worker.pieces import Geometry
 from easel.worker.runner import Runner
 from easel.worker.sketch import sketch_directory
 from easel.worker.state import allocate_state, store_tokens
+from easel.worker.step_program import Machine
 from easel.worker.weights import Progress, load_parameters
 
 
@@ -47,7 +49,7 @@ def load_engine(
         model=sketch.info,
         shape=shape,
         scheduler=LocalScheduler(shape, compose_policy=config.compose_policy, policy=config.policy),
-        runner=_runner(sketch.info, sketch.dimensions, shape, model, clock),
+        runner=_runner(sketch.info, sketch.dimensions, shape, model, config.loop, clock),
         clock=clock,
     )
 
@@ -57,15 +59,14 @@ def _runner(
     dimensions: BackboneConfig,
     shape: ReplicaShape,
     model: Backbone,
+    loop: LoopKind,
     clock: Callable[[], float],
 ) -> Runner:
-    state = allocate_state(info, dimensions, shape, model)
+    state = allocate_state(info, dimensions, shape, model, spare_slots(loop))
+    machine = Machine(model, state.cache, state.registers, state.denoiser)
     canvases = shape.slots * shape.block_length
     return Runner(
-        model=model,
-        cache=state.cache,
-        registers=state.registers,
-        denoiser=state.denoiser,
+        machine=machine,
         geometry=Geometry(
             layout=shape.layout,
             block_length=shape.block_length,
@@ -75,5 +76,6 @@ def _runner(
             canvas_base=tuple(count - canvases for count in store_tokens(shape, dimensions)),
             shift=info.family.shift,
         ),
+        loop=step_loop(loop, machine, shape, dimensions),
         clock=clock,
     )

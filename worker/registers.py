@@ -1,46 +1,27 @@
 """Volatile state of every live canvas. Clearing a slot rewrites one row; nothing grows with load."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
+from easel.kernels.canvas_state import CanvasState, Real, Whole
+from easel.kernels.commit import StepTraits
+from easel.kernels.commit_rules import Rule
 from easel.scheduler.messages import CanvasSpec
-from easel.scheduler.request import CommitRule
 from easel.worker.schedules import step_quotas
 
 NO_EDITS = 2.0  # no probability is above it
 EDITING_PASSES = 16  # once all is decided, as LLaDA2.1 has it
+NOTHING_YET = StepTraits(frozenset())
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class CanvasRegisters:
     """One row per slot. Cleared when a block is committed."""
 
-    tokens: Tensor  # [slots, block]  int64    what the next step reads; undecided positions hold the mask
-    decided: Tensor  # [slots, block]  bool     positions the commit rule has accepted
-    predicted: Tensor  # [slots, block]  int64    the last step's choice, decided or not
-    confidence: (
-        Tensor  # [slots, block]  float32  probability of `predicted`; of a decided token, when accepted
-    )
-    live: Tensor  # [slots, block]  bool     what a partial step computes: undecided, or decided just now
-    step: Tensor  # [slots]  int64  denoising steps taken on this block
-    first: Tensor  # [slots]  int64  positions before it belong to the prompt
-    limit: Tensor  # [slots]  int64  positions from it on lie beyond max_tokens
-    block_index: Tensor  # [slots]  int64  keys the noise
-    seed: Tensor  # [slots]  int64
-    quotas: Tensor  # [slots, block]  int64  positions each step must decide at least
-    threshold: Tensor  # [slots]  float32
-    entropy_bound: Tensor  # [slots]  float32  nats
-    stop_entropy: Tensor  # [slots]  float32  nats; negative: off
-    temperature: Tensor  # [slots]  float32
-    top_k: Tensor  # [slots]  int64
-    top_p: Tensor  # [slots]  float32
-    edit_threshold: Tensor  # [slots]  float32  2: decided tokens are not edited
-    edits_left: Tensor  # [slots]  int64  passes that may still edit once all is decided
-    rules: list[CommitRule]  # of each slot
-    edits: list[bool]  # whose decided tokens may change
+    state: CanvasState
+    traits: list[StepTraits]  # of each slot
     watched: list[bool]  # whose canvas is reported after every step
     mask_token_id: int
 
@@ -48,79 +29,57 @@ class CanvasRegisters:
     def allocate(
         cls, slots: int, block_length: int, mask_token_id: int, device: torch.device
     ) -> "CanvasRegisters":
-        def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
-            return torch.zeros(slots, *shape, dtype=dtype, device=device)
-
         return cls(
-            tokens=zeros(block_length),
-            decided=zeros(block_length, dtype=torch.bool),
-            predicted=zeros(block_length),
-            confidence=zeros(block_length, dtype=torch.float32),
-            live=zeros(block_length, dtype=torch.bool),
-            step=zeros(),
-            first=zeros(),
-            limit=zeros(),
-            block_index=zeros(),
-            seed=zeros(),
-            quotas=zeros(block_length),
-            threshold=zeros(dtype=torch.float32),
-            entropy_bound=zeros(dtype=torch.float32),
-            stop_entropy=zeros(dtype=torch.float32),
-            temperature=zeros(dtype=torch.float32),
-            top_k=zeros(),
-            top_p=zeros(dtype=torch.float32),
-            edit_threshold=zeros(dtype=torch.float32),
-            edits_left=zeros(),
-            rules=[CommitRule.CONFIDENCE_THRESHOLD] * slots,
-            edits=[False] * slots,
+            state=CanvasState.allocate(slots, block_length, device),
+            traits=[NOTHING_YET] * slots,
             watched=[False] * slots,
             mask_token_id=mask_token_id,
         )
 
     @property
+    def slots(self) -> int:
+        return self.state.tokens.shape[0]
+
+    @property
     def block_length(self) -> int:
-        return self.tokens.shape[1]
+        return self.state.block_length
+
+    @property
+    def device(self) -> torch.device:
+        return self.state.tokens.device
 
     def open(self, slot: int, spec: CanvasSpec) -> None:
         """Start a canvas: everything undecided but the prompt's part. Nothing of the slot's past is kept."""
-        known = len(spec.known)
-        self.tokens[slot] = self.mask_token_id
+        state, known = self.state, len(spec.known)
+        tokens = [*spec.known, *[self.mask_token_id] * (self.block_length - known)]
+        state.tokens[slot] = torch.tensor(tokens, device=self.device)
+        state.predicted[slot] = state.tokens[slot]
+        state.decided[slot] = False
+        state.confidence[slot] = 0.0
+        state.live[slot] = True
         if known:
-            self.tokens[slot, :known] = torch.tensor(spec.known, device=self.tokens.device)
-        self.decided[slot] = False
-        self.decided[slot, :known] = True
-        self.predicted[slot] = self.tokens[slot]
-        self.confidence[slot] = 0.0
-        self.confidence[slot, :known] = 1.0
-        self.live[slot] = True
-        self.step[slot] = 0
-        self.first[slot] = known
-        self.limit[slot] = spec.limit
-        self.block_index[slot] = spec.block_index
-        self.watched[slot] = spec.snapshots
-        self._set_parameters(slot, spec)
-
-    def _set_parameters(self, slot: int, spec: CanvasSpec) -> None:
-        diffusion, sampling = spec.diffusion, spec.sampling
+            state.decided[slot, :known] = True
+            state.confidence[slot, :known] = 1.0
+        diffusion = spec.diffusion
         quotas = step_quotas(self.block_length, diffusion.steps, diffusion.schedule)
-        self.quotas[slot] = torch.tensor(quotas, device=self.quotas.device)
-        self.rules[slot] = diffusion.commit_rule
-        self.threshold[slot] = diffusion.threshold
-        self.entropy_bound[slot] = diffusion.entropy_bound
-        self.edit_threshold[slot] = NO_EDITS if diffusion.edit_threshold is None else diffusion.edit_threshold
-        self.edits[slot] = diffusion.edit_threshold is not None
-        self.edits_left[slot] = EDITING_PASSES
-        self.stop_entropy[slot] = -1.0 if diffusion.stop_entropy is None else diffusion.stop_entropy
-        self.seed[slot] = sampling.seed
-        self.temperature[slot] = sampling.temperature
-        self.top_k[slot] = sampling.top_k
-        self.top_p[slot] = sampling.top_p
+        state.quotas[slot] = torch.tensor(quotas, device=self.device)
+        state.integers[slot] = torch.tensor(self._integers(spec), device=self.device)
+        state.numbers[slot] = torch.tensor(_numbers(spec), device=self.device)
+        self.traits[slot] = _traits(spec)
+        self.watched[slot] = spec.snapshots
+
+    def traits_of(self, slots: Iterable[int]) -> StepTraits:
+        """What a step of these slots' canvases has to do."""
+        together = NOTHING_YET
+        for slot in slots:
+            together |= self.traits[slot]
+        return together
 
     def live_positions(self, slots: Sequence[int]) -> dict[int, list[int]]:
         """Of each slot, the canvas offsets that a partial step computes."""
         if not slots:
             return {}
-        rows: list[list[bool]] = self.live[list(slots)].tolist()
+        rows: list[list[bool]] = self.state.live[list(slots)].tolist()
         return {
             slot: [offset for offset, live in enumerate(row) if live]
             for slot, row in zip(slots, rows, strict=True)
@@ -128,9 +87,45 @@ class CanvasRegisters:
 
     def bytes_per_slot(self) -> int:
         """What one more canvas costs, for the report at start."""
-        return sum(tensor.nbytes // tensor.shape[0] for tensor in self._tensors())
+        return sum(tensor.nbytes // tensor.shape[0] for tensor in self.state.tensors().values())
 
-    def _tensors(self) -> list[Tensor]:
-        """Every field but the host-side lists and the mask id."""
-        values = [object.__getattribute__(self, field.name) for field in fields(self)]
-        return [value for value in values if isinstance(value, Tensor)]
+    def _integers(self, spec: CanvasSpec) -> list[int]:
+        block, known = self.block_length, len(spec.known)
+        values = {
+            Whole.ACTIVE: 1,
+            Whole.FIRST: known,
+            Whole.LIMIT: spec.limit,
+            Whole.BLOCK_INDEX: spec.block_index,
+            Whole.SEED: spec.sampling.seed,
+            Whole.TOP_K: spec.sampling.top_k,
+            Whole.EDITS_LEFT: EDITING_PASSES,
+            Whole.RULE: Rule[spec.diffusion.commit_rule.name],
+            Whole.UNDECIDED: block - known,
+            Whole.LIVE: block,
+        }
+        return [values.get(column, 0) for column in Whole]
+
+
+def _numbers(spec: CanvasSpec) -> list[float]:
+    diffusion, sampling = spec.diffusion, spec.sampling
+    values = {
+        Real.THRESHOLD: diffusion.threshold,
+        Real.ENTROPY_BOUND: diffusion.entropy_bound,
+        Real.STOP_ENTROPY: -1.0 if diffusion.stop_entropy is None else diffusion.stop_entropy,
+        Real.TEMPERATURE: sampling.temperature,
+        Real.TOP_P: sampling.top_p,
+        Real.EDIT_THRESHOLD: NO_EDITS if diffusion.edit_threshold is None else diffusion.edit_threshold,
+    }
+    return [values.get(column, 0.0) for column in Real]
+
+
+def _traits(spec: CanvasSpec) -> StepTraits:
+    sampling, diffusion = spec.sampling, spec.diffusion
+    sampled = sampling.temperature > 0
+    return StepTraits(
+        rules=frozenset({Rule[diffusion.commit_rule.name]}),
+        sampled=sampled,
+        cut=sampled and (sampling.top_k > 0 or sampling.top_p < 1.0),
+        edits=diffusion.edit_threshold is not None,
+        settles=diffusion.stop_entropy is not None,
+    )

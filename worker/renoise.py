@@ -1,16 +1,17 @@
 """Denoising of DiffusionGemma's canvases: undecided positions hold noise, and none is decided for good."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from easel.kernels.canvas_state import Real, Whole, after_step, with_mean_entropy
+from easel.kernels.commit import StepTraits
 from easel.kernels.noise import uniform
 from easel.kernels.soft_head import SoftDraw, SoftStats, soft_head
 from easel.scheduler.messages import CanvasSpec
-from easel.worker.denoise import TOKEN_DRAW, Outcome
+from easel.worker.denoise import TOKEN_DRAW
 from easel.worker.models.backbone import Backbone
 from easel.worker.registers import CanvasRegisters
 
@@ -43,14 +44,13 @@ class RenoisingDenoiser:
     coolest: Tensor  # [slots]  float32  after the last one; in between it is linear
     stability: Tensor  # [slots]  int64  steps back whose predictions must be the present ones
     unchanged: Tensor  # [slots]  int64  steps in a row that predicted what the step before did
-    cuts: list[bool]  # of which slots the distribution that is drawn from is cut
 
     @classmethod
     def allocate(cls, registers: CanvasRegisters, model: Backbone) -> "RenoisingDenoiser":
         """State for as many slots as the registers have. Raises TypeError for a model without a softcap."""
         if not isinstance(model, SoftcappedHead):
             raise TypeError(f"{type(model).__name__} has no softcap, which a renoising model's head needs")
-        slots, head = len(registers.tokens), model.head
+        slots, head = registers.slots, model.head
 
         def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
             return torch.zeros(slots, *shape, dtype=dtype, device=head.device)
@@ -65,21 +65,19 @@ class RenoisingDenoiser:
             coolest=zeros(dtype=torch.float32),
             stability=zeros(),
             unchanged=zeros(),
-            cuts=[False] * slots,
         )
 
     def open(self, slot: int, spec: CanvasSpec) -> None:
         """Fill the canvas with random tokens, and forget all that the slot held before."""
-        diffusion, sampling = spec.diffusion, spec.sampling
+        diffusion = spec.diffusion
         self.soft[slot] = 0.0
         self.steps[slot] = diffusion.steps
         self.hottest[slot] = diffusion.temperature_start
         self.coolest[slot] = diffusion.temperature_end
         self.stability[slot] = diffusion.stability
         self.unchanged[slot] = 0
-        self.cuts[slot] = sampling.top_k > 0 or sampling.top_p < 1.0
         at = torch.tensor([slot], device=self.head.device)
-        self.registers.tokens[slot] = self._noise_tokens(at, CANVAS_DRAW)[0]
+        self.registers.state.tokens[slot] = self._noise_tokens(self._integers(at), CANVAS_DRAW)[0]
 
     def conditioning(self, slots: Tensor) -> Tensor:
         """Soft embeddings [c, block, h] that the last step of the canvases in `slots` [c] left."""
@@ -91,42 +89,52 @@ class RenoisingDenoiser:
         kept = [value for value in tensors if isinstance(value, Tensor) and value is not self.head]
         return sum(tensor.nbytes // len(tensor) for tensor in kept)
 
-    def step(self, slots: Sequence[int], hidden: Tensor) -> Outcome:
-        """One denoising step. hidden [c, block, h], in the order of `slots`."""
-        registers = self.registers
-        at = torch.tensor(slots, dtype=torch.int64, device=hidden.device)
-        stats = self._head(slots, at, hidden)
+    def step(self, at: Tensor, hidden: Tensor, traits: StepTraits) -> None:
+        """One denoising step of the active ones among the canvases of slots `at`. hidden [c, block, h]."""
+        state = self.registers.state
+        integers, numbers = self._integers(at), state.numbers.index_select(0, at)
+        stats = self._head(at, hidden, integers, numbers, traits)
         best, entropy = (found.view(hidden.shape[:2]) for found in (stats.best, stats.entropy))
-        mean_entropy = entropy.mean(-1)
-        done = self._stable(at, best) & (mean_entropy < registers.stop_entropy[at])
-        done |= registers.step[at] + 1 >= self.steps[at]
-        accepted = within_bound(entropy, registers.entropy_bound[at])
-        drawn = torch.where(accepted, stats.token.view_as(best), self._noise_tokens(at, RENOISE_DRAW))
-        registers.tokens[at] = torch.where(done[:, None], best, drawn)
-        registers.decided[at] = accepted
-        registers.predicted[at] = best
-        registers.confidence[at] = stats.confidence.view_as(entropy)
-        registers.step[at] += 1
-        self.soft[at] = stats.soft.view_as(hidden)
-        return Outcome(
-            done=done,
-            undecided=(~accepted).sum(-1),
-            mean_entropy=mean_entropy,
-            live=torch.full_like(at, registers.block_length),
-        )
+        mean = entropy.mean(-1)
+        stopped, unchanged = self._stable(at, best, integers)
+        stopped &= mean < numbers[:, Real.STOP_ENTROPY]
+        stopped |= integers[:, Whole.STEP] + 1 >= self.steps.index_select(0, at)
+        accepted = within_bound(entropy, numbers[:, Real.ENTROPY_BOUND])
+        drawn = torch.where(accepted, stats.token.view_as(best), self._noise_tokens(integers, RENOISE_DRAW))
+        tokens = torch.where(stopped[:, None], best, drawn)
+        whole = torch.full_like(at, self.registers.block_length)
+        active = integers[:, Whole.ACTIVE] > 0
+        for register, values in (
+            (state.tokens, tokens),
+            (state.decided, accepted),
+            (state.predicted, best),
+            (state.confidence, stats.confidence.view_as(entropy)),
+            (self.soft, stats.soft.view_as(hidden)),
+            (self.unchanged, unchanged),
+            (state.integers, after_step(integers, stopped, (~accepted).sum(-1), whole)),
+            (state.numbers, with_mean_entropy(numbers, mean)),
+        ):
+            was = active.view(-1, *[1] * (register.ndim - 1))
+            register.index_copy_(0, at, torch.where(was, values, register.index_select(0, at)))
 
-    def _head(self, slots: Sequence[int], at: Tensor, hidden: Tensor) -> SoftStats:
-        registers, block = self.registers, self.registers.block_length
-        sampling = registers.temperature[at]
-        left = (self.steps[at] - registers.step[at]) / self.steps[at]  # 1 at the first step
-        schedule = self.coolest[at] + (self.hottest[at] - self.coolest[at]) * left
+    def _integers(self, at: Tensor) -> Tensor:
+        return self.registers.state.integers.index_select(0, at)
+
+    def _head(
+        self, at: Tensor, hidden: Tensor, integers: Tensor, numbers: Tensor, traits: StepTraits
+    ) -> SoftStats:
+        block = self.registers.block_length
+        sampling, steps = numbers[:, Real.TEMPERATURE], self.steps.index_select(0, at)
+        left = (steps - integers[:, Whole.STEP]) / steps  # 1 at the first step
+        hottest, coolest = self.hottest.index_select(0, at), self.coolest.index_select(0, at)
+        schedule = coolest + (hottest - coolest) * left
         # At temperature 0 nothing is drawn, but what is predicted keeps the schedule's temperature.
         temperature = schedule * torch.where(sampling > 0, sampling, 1.0)
         cuts = None
-        if any(self.cuts[slot] for slot in slots):
+        if traits.cut:
             cuts = (
-                registers.top_k[at].repeat_interleave(block),
-                registers.top_p[at].repeat_interleave(block),
+                integers[:, Whole.TOP_K].repeat_interleave(block),
+                numbers[:, Real.TOP_P].repeat_interleave(block),
             )
         return soft_head(
             hidden.flatten(0, 1),
@@ -134,30 +142,29 @@ class RenoisingDenoiser:
             self.softcap,
             temperature.repeat_interleave(block),
             SoftDraw(
-                noise=self._noise(at, TOKEN_DRAW).flatten(),
+                noise=self._noise(integers, TOKEN_DRAW).flatten(),
                 sampled=(sampling > 0).repeat_interleave(block),
                 cuts=cuts,
             ),
         )
 
-    def _stable(self, at: Tensor, best: Tensor) -> Tensor:
-        """[c] bool: the predictions are those of the last `stability` steps, all of them."""
-        registers = self.registers
-        same = (best == registers.predicted[at]).all(-1) & (registers.step[at] > 0)
-        self.unchanged[at] = torch.where(same, self.unchanged[at] + 1, 0)
-        return self.unchanged[at] >= self.stability[at]
+    def _stable(self, at: Tensor, best: Tensor, integers: Tensor) -> tuple[Tensor, Tensor]:
+        """[c] bool: the predictions are those of the last `stability` steps, all of them; and how many."""
+        before = self.registers.state.predicted.index_select(0, at)
+        same = (best == before).all(-1) & (integers[:, Whole.STEP] > 0)
+        unchanged = torch.where(same, self.unchanged.index_select(0, at) + 1, 0)
+        return unchanged >= self.stability.index_select(0, at), unchanged
 
-    def _noise_tokens(self, at: Tensor, draw: int) -> Tensor:
+    def _noise_tokens(self, integers: Tensor, draw: int) -> Tensor:
         """[c, block] int64, uniform over the vocabulary."""
-        return (self._noise(at, draw) * len(self.head)).long()
+        return (self._noise(integers, draw) * len(self.head)).long()
 
-    def _noise(self, at: Tensor, draw: int) -> Tensor:
-        """[c, block] float64 in (0, 1): the present step's numbers of the canvases in slots `at`."""
-        registers = self.registers
-        position = torch.arange(registers.block_length, device=at.device).expand(len(at), -1)
+    def _noise(self, integers: Tensor, draw: int) -> Tensor:
+        """[c, block] float64 in (0, 1): the present step's numbers of canvases of these `integers`."""
+        position = torch.arange(self.registers.block_length, device=integers.device).expand(len(integers), -1)
         seed, block, step = (
-            of_slot[at][:, None].expand_as(position)
-            for of_slot in (registers.seed, registers.block_index, registers.step)
+            integers[:, column, None].expand_as(position)
+            for column in (Whole.SEED, Whole.BLOCK_INDEX, Whole.STEP)
         )
         return uniform(seed, block, step, position, draw)
 

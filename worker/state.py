@@ -65,12 +65,16 @@ def store_tokens(shape: ReplicaShape, dimensions: BackboneConfig) -> tuple[int, 
 
 
 def allocate_state(
-    info: ModelInfo, dimensions: BackboneConfig, shape: ReplicaShape, model: Backbone
+    info: ModelInfo, dimensions: BackboneConfig, shape: ReplicaShape, model: Backbone, spare_slots: int = 0
 ) -> EngineState:
-    """State on the model's device, in its dtype. On the meta device it has sizes and takes no memory."""
+    """State on the model's device, in its dtype. On the meta device it has sizes and takes no memory.
+
+    Spare slots have registers and no pages: no request is given one.
+    """
     device, dtype = model.head.device, model.head.dtype
     tokens = store_tokens(shape, dimensions)
-    registers = CanvasRegisters.allocate(shape.slots, shape.block_length, info.mask_token_id, device)
+    slots = shape.slots + spare_slots
+    registers = CanvasRegisters.allocate(slots, shape.block_length, info.mask_token_id, device)
     return EngineState(
         cache=KVCache.allocate(dimensions.kv_groups, tokens, shape.page_size, dtype, device),
         registers=registers,
@@ -82,4 +86,10 @@ def _denoiser(info: ModelInfo, registers: CanvasRegisters, model: Backbone) -> D
     if info.family.renoises:
         return RenoisingDenoiser.allocate(registers, model)
     eos = torch.tensor(sorted(info.eos_token_ids), device=model.head.device)
-    return MaskedDenoiser(registers, model.head, eos, plain_confidence=info.family.plain_confidence)
+    return MaskedDenoiser(
+        registers,
+        model.head,
+        eos,
+        plain_confidence=info.family.plain_confidence,
+        fixed_shapes=model.head.is_cuda,
+    )

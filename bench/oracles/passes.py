@@ -78,10 +78,15 @@ def _forward(engine: Engine, rows: Sequence[Row]) -> Tensor:
     runner = engine.runner
     for row in rows:
         if row.canvas is not None:
-            runner.registers.open(row.slot, row.canvas)
-    batch = build_batch(BatchPlan(tuple(rows)), runner.registers, runner.geometry, runner.model.head.device)
-    hidden = runner.model.forward(batch, runner.cache, runner.denoiser.conditioning(batch.slots))
-    logits = F.linear(hidden, runner.model.head).float()[batch.positions.argsort()]
-    if isinstance(runner.model, SoftcappedHead):
-        return (logits / runner.model.softcap).tanh() * runner.model.softcap
+            runner.machine.registers.open(row.slot, row.canvas)
+    batch = build_batch(
+        BatchPlan(tuple(rows)), runner.machine.registers, runner.geometry, runner.machine.model.head.device
+    )
+    batch.fill(runner.machine.registers)
+    hidden = runner.machine.model.forward(
+        batch, runner.machine.cache, runner.machine.denoiser.conditioning(batch.slots)
+    )
+    logits = F.linear(hidden, runner.machine.model.head).float()[batch.positions.argsort()]
+    if isinstance(runner.machine.model, SoftcappedHead):
+        return (logits / runner.machine.model.softcap).tanh() * runner.machine.model.softcap
     return logits

@@ -80,7 +80,10 @@ def test_an_opening_attends_to_what_the_commit_beside_it_writes() -> None:
 
 def _build(of: BatchPlan, registers: CanvasRegisters | None = None, page_size: int = BLOCK) -> ForwardBatch:
     geometry = replace(GEOMETRY, page_size=page_size)
-    return build_batch(of, registers or _registers(), geometry, CPU)
+    held = registers or _registers()
+    batch = build_batch(of, held, geometry, CPU)
+    batch.fill(held)
+    return batch
 
 
 def _registers() -> CanvasRegisters:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from easel.kernels.canvas_state import Whole
 from easel.scheduler.messages import PhasePolicy
 from easel.scheduler.request import DiffusionParams, Request, SamplingParams
 from easel.worker.config import EngineConfig
@@ -40,12 +41,12 @@ def fill(engine: Engine, pages: int, prompt: int) -> None:
 
 
 def used_slots(engine: Engine) -> int:
-    return int((engine.runner.registers.step > 0).sum())
+    return int((engine.runner.machine.registers.state.whole(Whole.STEP) > 0).sum())
 
 
 def used_pages(engine: Engine) -> int:
     """Pages of the prefix cache that something was written to."""
-    keys = engine.runner.cache.keys[0]
+    keys = engine.runner.machine.cache.keys[0]
     return int(keys.view(len(keys), engine.shape.pages, -1).abs().sum((0, 2)).count_nonzero())
 
 

@@ -26,10 +26,10 @@ def test_the_engine_has_the_sizes_asked_for(tiny: TinyCheckpoint) -> None:
     shape = engine.shape
     assert (shape.slots, shape.pages, shape.page_size, shape.block_length) == (3, 10, 16, 8)
     assert (shape.max_model_tokens, shape.eos_token_ids) == (1024, frozenset(EOS_IDS))
-    (keys,), (values,) = engine.runner.cache.keys, engine.runner.cache.values
+    (keys,), (values,) = engine.runner.machine.cache.keys, engine.runner.machine.cache.values
     assert keys.shape == values.shape == (2, 160, 2, 8)
-    assert engine.runner.registers.tokens.shape == (3, 8)
-    denoiser = engine.runner.denoiser
+    assert engine.runner.machine.registers.state.tokens.shape == (3, 8)
+    denoiser = engine.runner.machine.denoiser
     assert isinstance(denoiser, MaskedDenoiser)
     assert denoiser.eos_token_ids.tolist() == sorted(EOS_IDS)
 
@@ -41,17 +41,18 @@ def test_pages_hold_one_block_unless_said_otherwise(tiny: TinyCheckpoint) -> Non
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_weights_and_pages_have_the_dtype_asked_for(tiny: TinyCheckpoint, dtype: torch.dtype) -> None:
     runner = load_engine(tiny.path, replace(CONFIG, dtype=str(dtype).removeprefix("torch."))).runner
-    model = runner.model
+    model = runner.machine.model
     assert isinstance(model, Decoder)
     weights = [model.embedding, model.head, model.final_norm, model.layers[0].qkv]
-    assert {tensor.dtype for tensor in [*weights, *runner.cache.keys, *runner.cache.values]} == {dtype}
+    cache = runner.machine.cache
+    assert {tensor.dtype for tensor in [*weights, *cache.keys, *cache.values]} == {dtype}
 
 
 def test_tied_embeddings_are_kept_once(tiny: TinyCheckpoint, tmp_path: Path) -> None:
-    tied = load_engine(tiny.path, CONFIG).runner.model
+    tied = load_engine(tiny.path, CONFIG).runner.machine.model
     assert isinstance(tied, Decoder)
     assert tied.head.data_ptr() == tied.embedding.data_ptr()
-    untied = load_engine(write_tiny(tmp_path, Dimensions(tied=False)).path, CONFIG).runner.model
+    untied = load_engine(write_tiny(tmp_path, Dimensions(tied=False)).path, CONFIG).runner.machine.model
     assert isinstance(untied, Decoder)
     assert untied.head.data_ptr() != untied.embedding.data_ptr()
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from easel.kernels.canvas_state import Real, Whole
 from easel.kernels.noise import uniform
 from easel.scheduler.messages import CanvasSpec
 from easel.scheduler.request import DiffusionParams, SamplingParams
 from easel.worker.batch import ForwardBatch
-from easel.worker.denoise import Outcome
 from easel.worker.kv_cache import KVCache
 from easel.worker.registers import CanvasRegisters
 from easel.worker.renoise import RenoisingDenoiser, within_bound
@@ -62,20 +62,20 @@ def test_every_step_is_the_definitions(spec: CanvasSpec) -> None:
     _open(denoiser, 2, spec)
     expected = Definition(spec, denoiser.head)
     for step in range(spec.diffusion.steps):
-        assert ints(denoiser.registers.tokens[2]) == expected.tokens
+        assert ints(denoiser.registers.state.tokens[2]) == expected.tokens
         hidden = _hidden(step // 2)
-        outcome = denoiser.step([2], hidden[None])
+        outcome = _take(denoiser, [2], hidden[None])
         expected.take(hidden)
         assert bool(outcome.done) == expected.done
-        assert ints(denoiser.registers.decided[2]) == expected.accepted
+        assert ints(denoiser.registers.state.decided[2]) == expected.accepted
         assert int(outcome.undecided) == BLOCK - sum(expected.accepted)
         assert float(outcome.mean_entropy) == pytest.approx(expected.mean_entropy, abs=1e-5)
-        assert ints(denoiser.registers.predicted[2]) == expected.best
-        assert ints(denoiser.registers.step[2:3]) == [step + 1]
+        assert ints(denoiser.registers.state.predicted[2]) == expected.best
+        assert ints(outcome.step) == [step + 1]
         torch.testing.assert_close(denoiser.conditioning(torch.tensor([2]))[0], expected.soft)
         if expected.done:
             break
-    assert ints(denoiser.registers.tokens[2]) == expected.best
+    assert ints(denoiser.registers.state.tokens[2]) == expected.best
 
 
 def test_a_fresh_canvas_is_uniform_noise_and_is_conditioned_on_nothing() -> None:
@@ -83,7 +83,7 @@ def test_a_fresh_canvas_is_uniform_noise_and_is_conditioned_on_nothing() -> None
     denoiser = RenoisingDenoiser.allocate(registers, Head(torch.randn(VOCABULARY, WIDTH), SOFTCAP))
     denoiser.soft.fill_(7.0)
     _open(denoiser, 0, SPECS[0])
-    counts = registers.tokens[0].bincount(minlength=VOCABULARY)
+    counts = registers.state.tokens[0].bincount(minlength=VOCABULARY)
     assert len(counts) == VOCABULARY
     # Five standard deviations of a count whose mean is 121.
     assert int((counts - 4000 / VOCABULARY).abs().max()) < 55
@@ -93,7 +93,7 @@ def test_a_fresh_canvas_is_uniform_noise_and_is_conditioned_on_nothing() -> None
 def test_nothing_of_a_slots_past_is_kept() -> None:
     used, fresh = _denoiser(), _denoiser()
     _open(used, 1, SPECS[3])
-    used.step([1], _hidden(0)[None])
+    _take(used, [1], _hidden(0)[None])
     for denoiser in (used, fresh):
         _open(denoiser, 1, SPECS[0])
     assert _trace(used, [1]) == _trace(fresh, [1])
@@ -114,7 +114,7 @@ def test_a_canvas_ends_at_its_last_step_however_unsure_it_is() -> None:
     denoiser = _denoiser()
     _open(denoiser, 0, replace(SPECS[0], diffusion=replace(DIFFUSION, steps=3, stop_entropy=None)))
     hidden = torch.zeros(1, BLOCK, WIDTH)
-    assert [bool(denoiser.step([0], hidden).done) for _ in range(3)] == [False, False, True]
+    assert [bool(_take(denoiser, [0], hidden).done) for _ in range(3)] == [False, False, True]
 
 
 @pytest.mark.parametrize(("stability", "steps"), [(1, 2), (2, 3), (4, 5)])
@@ -139,7 +139,7 @@ def test_a_step_reports_all_positions_as_ones_to_compute_next() -> None:
     denoiser = _denoiser()
     for slot, spec in enumerate(SPECS):
         _open(denoiser, slot, spec)
-    outcome = denoiser.step([0, 2], torch.stack([_hidden(0), _hidden(1)]))
+    outcome = _take(denoiser, [0, 2], torch.stack([_hidden(0), _hidden(1)]))
     assert ints(outcome.live) == [BLOCK, BLOCK]
 
 
@@ -150,8 +150,8 @@ def test_top_k_confines_what_is_drawn() -> None:
         sampling = SamplingParams(temperature=3.0, seed=1, top_k=top_k)
         _open(denoiser, 0, replace(SPECS[0], sampling=sampling, diffusion=diffusion))
         _step(denoiser, 0)
-    assert ints(kept.registers.tokens[0]) == ints(kept.registers.predicted[0])
-    assert ints(drawn.registers.tokens[0]) != ints(drawn.registers.predicted[0])
+    assert ints(kept.registers.state.tokens[0]) == ints(kept.registers.state.predicted[0])
+    assert ints(drawn.registers.state.tokens[0]) != ints(drawn.registers.state.predicted[0])
 
 
 @pytest.mark.parametrize(
@@ -194,6 +194,24 @@ def test_a_model_without_a_softcap_is_refused() -> None:
 
     with pytest.raises(TypeError, match="Plain has no softcap"):
         RenoisingDenoiser.allocate(CanvasRegisters.allocate(1, BLOCK, 0, CPU), Plain(torch.zeros(3, 2)))
+
+
+def test_a_step_changes_nothing_of_a_canvas_that_is_finished() -> None:
+    denoiser, slots = _denoiser(), [2, 0, 3]
+    for slot, spec in enumerate(SPECS):
+        _open(denoiser, slot, spec)
+    while not bool(_take(denoiser, slots, torch.stack([_hidden(slot) for slot in slots])).done.all()):
+        pass
+    before = _everything(denoiser)
+    _take(denoiser, slots, torch.stack([_hidden(slot + 10) for slot in slots]))
+    for name, held in _everything(denoiser).items():
+        assert torch.equal(held, before[name]), name
+
+
+def _everything(denoiser: RenoisingDenoiser) -> dict[str, Tensor]:
+    own = {name: object.__getattribute__(denoiser, name) for name in denoiser.__slots__}
+    tensors = {name: value for name, value in own.items() if isinstance(value, Tensor)}
+    return {name: value.clone() for name, value in (tensors | denoiser.registers.state.tensors()).items()}
 
 
 class Definition:
@@ -267,21 +285,43 @@ def _hidden(seed: int) -> Tensor:
     return torch.randn(BLOCK, WIDTH, generator=generator) * torch.linspace(0.5, 3.0, BLOCK)[:, None]
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Of each canvas, what the registers hold after a step."""
+
+    done: Tensor
+    step: Tensor
+    undecided: Tensor
+    live: Tensor
+    mean_entropy: Tensor
+
+
+def _take(denoiser: RenoisingDenoiser, slots: Sequence[int], hidden: Tensor) -> Outcome:
+    """One step of the canvases in `slots`. hidden [c, block, h]."""
+    registers = denoiser.registers
+    denoiser.step(torch.tensor(slots), hidden, registers.traits_of(slots))
+    integers = registers.state.integers[list(slots)]
+    columns = (integers[:, column] for column in (Whole.STEP, Whole.UNDECIDED, Whole.LIVE))
+    return Outcome(
+        integers[:, Whole.ACTIVE] == 0, *columns, registers.state.numbers[list(slots)][:, Real.MEAN_ENTROPY]
+    )
+
+
 def _step(denoiser: RenoisingDenoiser, seed: int) -> Outcome:
-    return denoiser.step([0], _hidden(seed)[None])
+    return _take(denoiser, [0], _hidden(seed)[None])
 
 
 def _trace(denoiser: RenoisingDenoiser, slots: Sequence[int]) -> dict[int, list[object]]:
     """What each slot comes to over some steps with hidden states that depend on the slot only."""
     trace: dict[int, list[object]] = {slot: [] for slot in slots}
     for step in range(6):
-        outcome = denoiser.step(slots, torch.stack([_hidden(10 * slot + step // 3) for slot in slots]))
+        outcome = _take(denoiser, slots, torch.stack([_hidden(10 * slot + step // 3) for slot in slots]))
         for row, slot in enumerate(slots):
             trace[slot].append(
                 (
-                    ints(denoiser.registers.tokens[slot]),
-                    ints(denoiser.registers.decided[slot]),
-                    ints(denoiser.registers.predicted[slot]),
+                    ints(denoiser.registers.state.tokens[slot]),
+                    ints(denoiser.registers.state.decided[slot]),
+                    ints(denoiser.registers.state.predicted[slot]),
                     bool(outcome.done[row]),
                 )
             )

@@ -23,8 +23,8 @@ POISON = 1e3
 def runner(endless: TinyCheckpoint) -> Runner:
     """Its pages hold what no prefix should ever see."""
     runner = endless.engine(Layout(slots=8, pages=32)).runner
-    runner.cache.keys[0].fill_(POISON)
-    runner.cache.values[0].fill_(POISON)
+    runner.machine.cache.keys[0].fill_(POISON)
+    runner.machine.cache.values[0].fill_(POISON)
     return runner
 
 
@@ -89,16 +89,16 @@ def test_a_canvas_goes_on_where_its_last_step_left_it(endless: TinyCheckpoint, r
 def test_a_canvas_row_writes_no_page(endless: TinyCheckpoint, runner: Runner) -> None:
     block = endless.block_length
     runner.run(plan(write(0, 0, _tokens(block), pages=(5,))))
-    before = runner.cache.keys[0].clone(), runner.cache.values[0].clone()
+    before = runner.machine.cache.keys[0].clone(), runner.machine.cache.values[0].clone()
     runner.run(plan(opening(0, block, block, pages=(5,))))
-    assert torch.equal(runner.cache.keys[0], before[0])
-    assert torch.equal(runner.cache.values[0], before[1])
+    assert torch.equal(runner.machine.cache.keys[0], before[0])
+    assert torch.equal(runner.machine.cache.values[0], before[1])
 
 
 def test_a_write_row_touches_only_its_own_positions(endless: TinyCheckpoint, runner: Runner) -> None:
     block = endless.block_length
     runner.run(plan(write(0, 0, _tokens(2 * block), pages=(5, 3))))
-    keys = _pages(runner.cache.keys[0], block)
+    keys = _pages(runner.machine.cache.keys[0], block)
     written = (keys != POISON).flatten(2).any(-1)  # [layers, pages]
     assert [pages.nonzero().squeeze(-1).tolist() for pages in written] == [[3, 5]] * len(written)
     assert not bool((keys[:, [3, 5]] == POISON).any())
@@ -134,7 +134,7 @@ def test_greedy_and_sampled_canvases_share_a_forward(endless: TinyCheckpoint, ru
     greedy = canvas(block, diffusion=SLOW)
     runner.run(plan(opening(0, 0, block, (), greedy)))
     runner.run(plan(opening(1, 0, block, (), sampled), opening(2, 0, block, (), greedy)))
-    registers = runner.registers
+    registers = runner.machine.registers.state
     assert torch.equal(registers.predicted[2], registers.predicted[0])
     assert not torch.equal(registers.predicted[1], registers.predicted[0])
 
@@ -150,7 +150,10 @@ def _tokens(count: int, seed: int = 0) -> tuple[int, ...]:
 
 
 def _prefix(runner: Runner, pages: Sequence[int]) -> torch.Tensor:
-    stores, size = (runner.cache.keys[0], runner.cache.values[0]), runner.cache.page_size
+    stores, size = (
+        (runner.machine.cache.keys[0], runner.machine.cache.values[0]),
+        runner.machine.cache.page_size,
+    )
     return torch.stack([_pages(store, size)[:, list(pages)] for store in stores])
 
 

@@ -98,4 +98,6 @@ def _batch(
         written_to=(torch.arange(stored),),
         canvases=torch.empty(0, 1, dtype=torch.int64),
         slots=torch.empty(0, dtype=torch.int64),
+        filled=torch.empty(0, dtype=torch.int64),
+        filled_from=torch.empty(0, dtype=torch.int64),
     )

@@ -21,6 +21,7 @@ from easel.bench.oracles.diffusion_gemma import (
 from easel.scheduler.messages import BatchPlan, CanvasSpec, Row
 from easel.scheduler.phase import RowKind, SequenceLayout
 from easel.scheduler.request import DiffusionParams, SamplingParams
+from easel.worker.host_loop import HostLoop
 from easel.worker.kv_cache import KVCache
 from easel.worker.model_info import read_json
 from easel.worker.models.diffusion_gemma import DiffusionGemma, build_model, parameter_plan
@@ -29,6 +30,7 @@ from easel.worker.pieces import Geometry
 from easel.worker.registers import CanvasRegisters
 from easel.worker.renoise import RenoisingDenoiser
 from easel.worker.runner import Runner
+from easel.worker.step_program import Machine
 from easel.worker.weights import load_parameters
 
 CPU = torch.device("cpu")
@@ -103,10 +105,7 @@ class GemmaCheckpoint:
         for store in (*cache.keys, *cache.values):
             store.fill_(float("nan"))  # nothing is to be read that was not written
         return Runner(
-            model=model,
-            cache=cache,
-            registers=registers,
-            denoiser=RenoisingDenoiser.allocate(registers, model),
+            machine=Machine(model, cache, registers, RenoisingDenoiser.allocate(registers, model)),
             geometry=Geometry(
                 SequenceLayout.CAUSAL,
                 block,
@@ -115,6 +114,7 @@ class GemmaCheckpoint:
                 windows=(None, self.tiny.window),
                 canvas_base=(0, 0),
             ),
+            loop=HostLoop(),
             clock=lambda: 0.0,
         )
 
@@ -214,7 +214,7 @@ def drive(runner: Runner, requests: Sequence[Asked], eos: Iterable[int], chunk: 
                 one.pending = [canvas.tokens]
                 if ends & set(canvas.tokens) or len(one.canvases) * one.block >= one.asked.max_tokens:
                     live.remove(one)
-        _forget(runner.cache, [page for one in live for page in one.unseen_pages()])
+        _forget(runner.machine.cache, [page for one in live for page in one.unseen_pages()])
     return [Generation(tuple(chain.from_iterable(one.canvases)), tuple(one.steps)) for one in driven]
 
 

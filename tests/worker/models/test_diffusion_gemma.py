@@ -162,13 +162,14 @@ def _logits(
     runner: Runner, chunks: Sequence[tuple[int, ...]], canvas: Sequence[int], logits: Tensor | None
 ) -> Tensor:
     """Of a canvas that is opened in the forward that encodes the last chunk."""
-    model, found = runner.model, torch.empty(0)
+    model, found = runner.machine.model, torch.empty(0)
     assert isinstance(model, DiffusionGemma)
-    runner.registers.tokens[0] = torch.tensor(canvas)
+    runner.machine.registers.state.tokens[0] = torch.tensor(canvas)
     for rows in encoded(chunks, CANVAS, WINDOW):
-        batch = build_batch(plan(*rows), runner.registers, runner.geometry, CPU)
+        batch = build_batch(plan(*rows), runner.machine.registers, runner.geometry, CPU)
+        batch.fill(runner.machine.registers)
         conditioning = None if logits is None else _soft(model, logits)[None]
-        found = model.forward(batch, runner.cache, conditioning)[batch.canvases.flatten()]
+        found = model.forward(batch, runner.machine.cache, conditioning)[batch.canvases.flatten()]
     return capped_logits(model, found)
 
 

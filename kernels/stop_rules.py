@@ -4,14 +4,6 @@ import torch
 from torch import Tensor
 
 
-def settled_by_entropy(entropy: Tensor, undecided: Tensor, bound: Tensor) -> Tensor:
-    """[c] bool: the undecided positions' mean entropy is below the bound, so all may be decided now.
-
-    entropy [c, block] nats; undecided [c, block]; bound [c], negative where the rule is off.
-    """
-    return mean_entropy(entropy, undecided) < bound
-
-
 def mean_entropy(entropy: Tensor, undecided: Tensor) -> Tensor:
     """[c] nats, over undecided positions; 0 for a canvas that has none."""
     total = entropy.masked_fill(~undecided, 0.0).sum(-1)

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from easel.worker.stop_rules import finished, mean_entropy, settled_by_entropy
+from easel.kernels.stop_rules import finished, mean_entropy
 
 BLOCK = 5
 EOS = (1, 9)
@@ -61,13 +61,6 @@ def test_mean_entropy_is_over_undecided_positions_and_zero_without_any() -> None
     entropy = torch.tensor([[1.0, 2.0, 9.0], [4.0, 4.0, 4.0]])
     undecided = torch.tensor([[True, True, False], [False, False, False]])
     assert mean_entropy(entropy, undecided).tolist() == [1.5, 0.0]
-
-
-def test_a_canvas_settles_when_its_mean_entropy_is_below_the_bound() -> None:
-    entropy = torch.tensor([[1.0, 2.0, 9.0]] * 4)
-    undecided = torch.tensor([[True, True, False]] * 4)
-    bound = torch.tensor([1.5, 1.75, -1.0, 0.0])  # negative: the rule is off
-    assert settled_by_entropy(entropy, undecided, bound).tolist() == [False, True, False, False]
 
 
 def _finished(tokens: list[int], decided: str, first: int = 0, limit: int = BLOCK) -> bool:

@@ -1,0 +1,54 @@
+"""Which way a replica loops over its steps."""
+
+from easel.scheduler.messages import ReplicaShape
+from easel.worker.config import LoopKind
+from easel.worker.errors import WorkerError
+from easel.worker.fixed_inputs import Bounds, bucket_sizes
+from easel.worker.graph_loop import GraphLoop, Recorder
+from easel.worker.host_loop import HostLoop, StepLoop
+from easel.worker.models.backbone import BackboneConfig
+from easel.worker.step_program import Machine
+
+
+def step_loop(kind: LoopKind, machine: Machine, shape: ReplicaShape, dimensions: BackboneConfig) -> StepLoop:
+    """The loop of that kind. Raises WorkerError where the device or what is installed cannot run it."""
+    if kind is LoopKind.HOST:
+        return HostLoop()
+    if machine.registers.device.type != "cuda":
+        raise WorkerError(
+            f"loop {kind.value!r} records steps on a CUDA device; use {LoopKind.HOST.value!r} on a CPU."
+        )
+    bounds = Bounds(
+        block_length=shape.block_length,
+        pages=tuple(_pages_seen(shape, group.window) for group in dimensions.kv_groups),
+        spare_slot=shape.slots,
+    )
+    return GraphLoop(machine, _recorder(kind), bounds, bucket_sizes(shape.slots))
+
+
+def spare_slots(kind: LoopKind) -> int:
+    """Slots besides those of requests: recorded steps are padded with a canvas that is never active."""
+    return 0 if kind is LoopKind.HOST else 1
+
+
+def _pages_seen(shape: ReplicaShape, window: int | None) -> int:
+    """The most pages that a canvas's row reads, the page that is cut off at the front included."""
+    tokens = min(shape.max_model_tokens, shape.pages * shape.page_size)
+    if window is not None:
+        tokens = min(tokens, window) + shape.page_size
+    return -(-tokens // shape.page_size)
+
+
+def _recorder(kind: LoopKind) -> Recorder:
+    # Imported here: neither is of any use without a GPU, and cuda.core is installed with `easel[cuda]` only.
+    if kind is LoopKind.GRAPH:
+        from easel.worker.cuda_graphs import GraphRecorder  # noqa: PLC0415
+
+        return GraphRecorder()
+    try:
+        from easel.worker.cuda_while import WhileRecorder  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise WorkerError(
+            f"loop 'while' needs the package {error.name!r}: install easel with the extra 'cuda'."
+        ) from None
+    return WhileRecorder()
