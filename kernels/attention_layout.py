@@ -8,7 +8,6 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 GROUP_KEYS = 1 << 16  # keys gathered in one dense call, unless a single row has more
 # Both are what bench/attention.py found on a CPU.
@@ -181,43 +180,37 @@ def _runs(row: AttentionRow, page_size: int) -> Iterator[slice]:
 def _stored_keys(
     rows: Sequence[AttentionRow], padded: int, page_size: int, device: torch.device
 ) -> Tensor | None:
-    """[rows * keys of a row] store token of each key, with room for the rows' own; None: none is stored."""
-    parts: list[Tensor] = []
-    if padded:
-        parts.append(_prefix_keys(rows, padded, page_size, device))
-    if rows[0].canvas[1]:
-        first = torch.tensor([row.canvas[0] for row in rows], dtype=torch.int64, device=device)
-        parts.append(first[:, None] + torch.arange(rows[0].canvas[1], device=device))
-    if not parts:
-        return None
-    if rows[0].fresh:
-        parts.append(parts[0][:, :1].expand(-1, rows[0].length))
-    return torch.cat(parts, dim=1).flatten()
-
-
-def _prefix_keys(rows: Sequence[AttentionRow], padded: int, page_size: int, device: torch.device) -> Tensor:
-    """[rows, padded] store token of each prefix token.
+    """[rows * keys of a row] store token of each key, with room for the rows' own; None: none is stored.
 
     Padding repeats a token of the row's prefix: a page may hold another time's content after
     it, and a masked key still spoils the result when it is not finite.
     """
-    widest = (max(row.skip for row in rows) + padded) // page_size + 1
-    table = [[*row.pages[:widest], *row.pages[:1] * (widest - len(row.pages))] for row in rows]
-    pages = torch.tensor(table, dtype=torch.int64, device=device)
-    within = torch.arange(padded, device=device)
-    bounds = torch.tensor([(row.skip, row.prefix) for row in rows], dtype=torch.int64, device=device)
-    skip, prefix = bounds[:, :1], bounds[:, 1:]
-    token = skip + torch.where(within < prefix, within, 0)
-    return pages.gather(1, token // page_size) * page_size + token % page_size
+    first = rows[0]
+    if not padded and not first.canvas[1]:
+        return None
+    keys = array("q")
+    for row in rows:
+        start = len(keys)
+        for run in _runs(row, page_size):
+            keys.extend(range(run.start, run.stop))
+        if row.prefix < padded:
+            here = start + row.prefix
+            keys[here:here] = array("q", keys[start : start + 1]) * (padded - row.prefix)
+        if row.fresh:
+            keys.extend(array("q", keys[start : start + 1]) * row.length)
+    return torch.frombuffer(keys, dtype=torch.int64).to(device)
 
 
 def _mask(row: AttentionRow, prefixes: Sequence[int], padded: int, device: torch.device) -> Tensor:
     """[rows, 1, 1 or length, padded + rest] bool: which keys the queries of rows like `row` see."""
-    prefix = torch.tensor(prefixes, dtype=torch.int64, device=device)[:, None]
-    old = torch.arange(padded, device=device).expand(len(prefixes), -1)
-    mask = F.pad(old < prefix, (0, row.rest), value=True)[:, None, None]
+    seen = bytearray()
+    for prefix in prefixes:
+        seen += b"\1" * prefix + bytes(padded - prefix) + b"\1" * row.rest
+    mask = torch.frombuffer(seen, dtype=torch.bool).to(device).view(len(prefixes), 1, 1, -1)
     if not row.causal:
         return mask
+    prefix = torch.tensor(prefixes, dtype=torch.int64, device=device)[:, None]
+    old = torch.arange(padded, device=device).expand(len(prefixes), -1)
     key = torch.cat((old, prefix + torch.arange(row.rest, device=device)), dim=1)[:, None, None]
     query = (prefix + torch.arange(row.length, device=device))[:, None, :, None]
     mask = mask & (key <= query)

@@ -8,32 +8,32 @@ from torch import Tensor
 
 
 class Whole(IntEnum):
-    """Columns of `CanvasState.integers`."""
+    """Columns of `CanvasState.integers`. A step changes the first few, and with editing one more."""
 
     ACTIVE = 0  # 1 until the canvas is finished; a step changes nothing of a slot that has 0
     STEP = 1  # denoising steps taken on this block
-    FIRST = 2  # positions before it belong to the prompt
-    LIMIT = 3  # positions from it on lie beyond max_tokens
-    BLOCK_INDEX = 4  # keys the noise
-    SEED = 5
-    TOP_K = 6
-    EDITS_LEFT = 7  # passes that may still edit once all is decided
-    RULE = 8  # see commit_rules.Rule
-    UNDECIDED = 9  # positions still open after the last step
-    LIVE = 10  # positions a partial step would compute next
+    UNDECIDED = 2  # positions still open after the last step
+    LIVE = 3  # positions a partial step would compute next
+    FIRST = 4  # positions before it belong to the prompt
+    LIMIT = 5  # positions from it on lie beyond max_tokens
+    BLOCK_INDEX = 6  # keys the noise
+    SEED = 7
+    TOP_K = 8
+    EDITS_LEFT = 9  # passes that may still edit once all is decided
+    RULE = 10  # see commit_rules.Rule
 
 
 class Real(IntEnum):
-    """Columns of `CanvasState.numbers`."""
+    """Columns of `CanvasState.numbers`. A step changes the first two."""
 
-    THRESHOLD = 0
-    ENTROPY_BOUND = 1  # nats
-    STOP_ENTROPY = 2  # nats; negative: off
-    TEMPERATURE = 3
-    TOP_P = 4
-    EDIT_THRESHOLD = 5  # above 1: decided tokens are not edited
-    MEAN_ENTROPY = 6  # nats, of the last step, over the positions that were open before it
-    ENTROPY_SUM = 7  # of all steps' means
+    MEAN_ENTROPY = 0  # nats, of the last step, over the positions that were open before it
+    ENTROPY_SUM = 1  # of all steps' means
+    THRESHOLD = 2
+    ENTROPY_BOUND = 3  # nats
+    STOP_ENTROPY = 4  # nats; negative: off
+    TEMPERATURE = 5
+    TOP_P = 6
+    EDIT_THRESHOLD = 7  # above 1: decided tokens are not edited
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,9 @@ class CanvasState:
 
     tokens: Tensor  # [slots, block]  int64    what the next step reads; undecided positions hold the mask
     decided: Tensor  # [slots, block]  bool     positions the commit rule has accepted
-    predicted: Tensor  # [slots, block]  int64    the last step's choice, decided or not
-    confidence: Tensor  # [slots, block]  float32  probability of `predicted`; of a decided one, when accepted
-    live: Tensor  # [slots, block]  bool     what a partial step computes: undecided, or decided just now
+    predicted: Tensor  # [slots, block]  int64    the last step's choice; of masked canvases if it is shown
+    confidence: Tensor  # [slots, block]  float32  its probability; of a decided one, when accepted
+    live: Tensor  # [slots, block]  bool     of partial steps: what the next computes, open before the last
     quotas: Tensor  # [slots, block]  int64    positions each step must decide at least
     integers: Tensor  # [slots, len(Whole)]  int64
     numbers: Tensor  # [slots, len(Real)]  float32
@@ -91,22 +91,27 @@ class CanvasState:
         }
 
 
-def after_step(integers: Tensor, done: Tensor, undecided: Tensor, live: Tensor) -> Tensor:
-    """The integers [c, len(Whole)] of c active canvases once a step has left so many positions.
+def book_step(
+    state: CanvasState,
+    at: Tensor,
+    integers: Tensor,
+    numbers: Tensor,
+    *,
+    done: Tensor,
+    undecided: Tensor,
+    live: Tensor,
+    mean: Tensor,
+) -> None:
+    """Write what a step came to, for those of the canvases of slots `at` [c] that were active.
 
-    done [c] bool; undecided, live [c] int64.
+    integers [c, len(Whole)] and numbers [c, len(Real)] are what was gathered of them, and are
+    overwritten. done [c] bool; undecided, live [c] int64 positions; mean [c] float32 nats.
     """
-    after = integers.clone()
-    after[:, Whole.ACTIVE] = (~done).to(torch.int64)
-    after[:, Whole.STEP] += 1
-    after[:, Whole.UNDECIDED] = undecided
-    after[:, Whole.LIVE] = live
-    return after
-
-
-def with_mean_entropy(numbers: Tensor, mean: Tensor) -> Tensor:
-    """The numbers [c, len(Real)] of c canvases once a step has found mean entropies [c], nats."""
-    after = numbers.clone()
-    after[:, Real.MEAN_ENTROPY] = mean
-    after[:, Real.ENTROPY_SUM] += mean
-    return after
+    was = integers[:, Whole.ACTIVE, None] > 0
+    counted, entropy = integers[:, : Whole.FIRST], numbers[:, : Real.THRESHOLD]
+    after = torch.stack((done.logical_not(), integers[:, Whole.STEP] + 1, undecided, live), dim=1)
+    summed = torch.stack((mean, numbers[:, Real.ENTROPY_SUM] + mean), dim=1)
+    counted.copy_(torch.where(was, after, counted))
+    entropy.copy_(torch.where(was, summed, entropy))
+    state.integers.index_copy_(0, at, integers)
+    state.numbers.index_copy_(0, at, numbers)

@@ -4,10 +4,9 @@ import torch
 from torch import Tensor
 
 
-def mean_entropy(entropy: Tensor, undecided: Tensor) -> Tensor:
-    """[c] nats, over undecided positions; 0 for a canvas that has none."""
-    total = entropy.masked_fill(~undecided, 0.0).sum(-1)
-    return total / undecided.sum(-1).clamp(min=1)
+def mean_entropy(entropy: Tensor, undecided: Tensor, count: Tensor) -> Tensor:
+    """[c] nats, over the `count` [c] undecided positions; 0 for a canvas that has none."""
+    return torch.where(undecided, entropy, 0.0).sum(-1).div_(count.clamp(min=1))
 
 
 def finished(tokens: Tensor, decided: Tensor, first: Tensor, limit: Tensor, eos_token_ids: Tensor) -> Tensor:
@@ -17,10 +16,11 @@ def finished(tokens: Tensor, decided: Tensor, first: Tensor, limit: Tensor, eos_
     decided [c, block]; first, limit [c]: the output's part of the canvas is [first, limit).
     """
     position = torch.arange(tokens.shape[-1], device=tokens.device)
-    is_end = torch.isin(tokens, eos_token_ids) & decided & (position >= first[:, None])
+    one = len(eos_token_ids) == 1
+    is_end = tokens == eos_token_ids if one else torch.isin(tokens, eos_token_ids)
+    is_end = is_end.logical_and_(decided).logical_and_(position >= first[:, None])
     end = torch.where(is_end, position, tokens.shape[-1]).amin(-1)
-    read = position < torch.minimum(end, limit)[:, None]
-    return (decided | ~read).all(-1)
+    return (position >= torch.minimum(end, limit)[:, None]).logical_or_(decided).all(-1)
 
 
 def edited_to_the_end(undecided: Tensor, edited: Tensor, passes_left: Tensor) -> Tensor:

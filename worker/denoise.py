@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from easel.kernels.canvas_state import Real, Whole
-from easel.kernels.commit import Found, StepTraits, commit, positions_asked
+from easel.kernels.commit import Found, Gathered, StepTraits, commit
 from easel.kernels.head import HeadStats, Sampling, head_stats
 from easel.kernels.noise import uniform
 from easel.kernels.row_stats import row_stats
@@ -62,62 +62,53 @@ class MaskedDenoiser:
         return 0
 
     def step(self, at: Tensor, hidden: Tensor, traits: StepTraits) -> None:
-        asked = positions_asked(self.registers.state, at, traits)
-        whole = self.fixed_shapes and not traits.cut
-        found = (
-            self._everywhere(at, hidden, asked, traits) if whole else self._where(at, hidden, asked, traits)
-        )
-        commit(self.registers.state, at, found, self.eos_token_ids, traits)
+        canvases, rows = Gathered.of(self.registers.state, at), hidden.flatten(0, 1)
+        asked = canvases.asked(traits)
+        if self.fixed_shapes and not traits.cut:
+            found = self._everywhere(canvases, rows, asked, traits)
+        else:
+            found = self._where(canvases, rows, asked, traits)
+        commit(self.registers.state, canvases, found, self.eos_token_ids, traits)
 
-    def _where(self, at: Tensor, hidden: Tensor, asked: Tensor, traits: StepTraits) -> Found:
+    def _where(self, canvases: Gathered, rows: Tensor, asked: Tensor, traits: StepTraits) -> Found:
         """The head of the positions asked about only; how many they are is asked of the device."""
         places = asked.flatten().nonzero().squeeze(-1)
-        rows, sampling = hidden.flatten(0, 1).index_select(0, places), None
-        if traits.sampled:
-            sampling = self._sampling(at, places)
         stats = head_stats(
-            rows,
+            rows if len(places) == len(rows) else rows.index_select(0, places),
             self.head,
             self.registers.mask_token_id,
-            sampling,
+            self._sampling(canvases, places) if traits.sampled else None,
             plain_confidence=self.plain_confidence,
         )
         return _spread(stats, places, asked)
 
-    def _everywhere(self, at: Tensor, hidden: Tensor, asked: Tensor, traits: StepTraits) -> Found:
+    def _everywhere(self, canvases: Gathered, rows: Tensor, asked: Tensor, traits: StepTraits) -> Found:
         """The same from as many rows as there are positions; those not asked about are passed over."""
-        rows, active = hidden.flatten(0, 1), asked.flatten()
         found = RowStats.empty(len(rows), rows.device)
-        for column in (found.token, found.entropy, found.probability, found.plain):
+        confidence = found.plain if self.plain_confidence else found.probability
+        for column in (found.token, found.entropy, confidence):
             column.zero_()
         draw = None
         if traits.sampled:
-            places = torch.arange(len(rows), device=rows.device)
-            sampling = self._sampling(at, places)
+            sampling = self._sampling(canvases, torch.arange(len(rows), device=rows.device))
             draw = Draw(sampling.temperature, sampling.noise)
         head = Head(self.head, forbidden=self.registers.mask_token_id)
-        row_stats(rows, head, None, draw, active=active, out=found)
-        confidence = found.plain if self.plain_confidence else found.probability
+        row_stats(rows, head, None, draw, active=asked.flatten(), out=found)
         return Found(found.token.view_as(asked), confidence.view_as(asked), found.entropy.view_as(asked))
 
-    def _sampling(self, at: Tensor, places: Tensor) -> Sampling:
+    def _sampling(self, canvases: Gathered, places: Tensor) -> Sampling:
         """How the positions `places` [n] of the flattened canvases are drawn."""
-        state = self.registers.state
-        row = places // state.block_length
-        integers = state.integers.index_select(0, at).index_select(0, row)
-        numbers = state.numbers.index_select(0, at).index_select(0, row)
-        noise = uniform(
-            integers[:, Whole.SEED],
-            integers[:, Whole.BLOCK_INDEX],
-            integers[:, Whole.STEP],
-            places % state.block_length,
-            TOKEN_DRAW,
+        block = self.registers.block_length
+        row, position = places // block, places % block
+        integers, numbers = canvases.integers.index_select(0, row), canvases.numbers.index_select(0, row)
+        seed, block_index, step = (
+            integers[:, column] for column in (Whole.SEED, Whole.BLOCK_INDEX, Whole.STEP)
         )
         return Sampling(
             temperature=numbers[:, Real.TEMPERATURE].contiguous(),
             top_k=integers[:, Whole.TOP_K],
             top_p=numbers[:, Real.TOP_P],
-            noise=noise,
+            noise=uniform(seed, block_index, step, position, TOKEN_DRAW),
         )
 
 

@@ -128,4 +128,6 @@ def _traits(spec: CanvasSpec) -> StepTraits:
         cut=sampled and (sampling.top_k > 0 or sampling.top_p < 1.0),
         edits=diffusion.edit_threshold is not None,
         settles=diffusion.stop_entropy is not None,
+        partial=diffusion.rebuild_every > 0,
+        shown=spec.snapshots,
     )

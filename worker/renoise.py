@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from easel.kernels.canvas_state import Real, Whole, after_step, with_mean_entropy
+from easel.kernels.canvas_state import Real, Whole, book_step
 from easel.kernels.commit import StepTraits
 from easel.kernels.noise import uniform
 from easel.kernels.soft_head import SoftDraw, SoftStats, soft_head
@@ -102,7 +102,6 @@ class RenoisingDenoiser:
         accepted = within_bound(entropy, numbers[:, Real.ENTROPY_BOUND])
         drawn = torch.where(accepted, stats.token.view_as(best), self._noise_tokens(integers, RENOISE_DRAW))
         tokens = torch.where(stopped[:, None], best, drawn)
-        whole = torch.full_like(at, self.registers.block_length)
         active = integers[:, Whole.ACTIVE] > 0
         for register, values in (
             (state.tokens, tokens),
@@ -111,11 +110,16 @@ class RenoisingDenoiser:
             (state.confidence, stats.confidence.view_as(entropy)),
             (self.soft, stats.soft.view_as(hidden)),
             (self.unchanged, unchanged),
-            (state.integers, after_step(integers, stopped, (~accepted).sum(-1), whole)),
-            (state.numbers, with_mean_entropy(numbers, mean)),
         ):
             was = active.view(-1, *[1] * (register.ndim - 1))
             register.index_copy_(0, at, torch.where(was, values, register.index_select(0, at)))
+        book_step(
+            *(state, at, integers, numbers),
+            done=stopped,
+            undecided=(~accepted).sum(-1),
+            live=torch.full_like(at, self.registers.block_length),
+            mean=mean,
+        )
 
     def _integers(self, at: Tensor) -> Tensor:
         return self.registers.state.integers.index_select(0, at)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from easel.kernels.canvas_state import CanvasState, Real, Whole
-from easel.kernels.commit import Found, StepTraits, commit, positions_asked
+from easel.kernels.commit import Found, Gathered, StepTraits, commit
 from easel.kernels.commit_rules import Rule
 
 BLOCK, SLOTS, VOCABULARY, EOS = 6, 5, 12, 3
-EVERYTHING = StepTraits(frozenset(Rule), sampled=True, cut=True, edits=True, settles=True)
+EVERYTHING = StepTraits(frozenset(Rule), *[True] * 6)
 CPU = torch.device("cpu")
 
 
@@ -23,7 +23,7 @@ def test_a_step_changes_nothing_of_a_canvas_that_is_not_active(seed: int, active
     """Whatever its registers hold, and whatever the others come to."""
     state, at = _poisoned(seed, active), torch.randperm(SLOTS)[: seed % SLOTS + 1]
     before = {name: tensor.clone() for name, tensor in state.tensors().items()}
-    commit(state, at, _found(seed, len(at)), torch.tensor([EOS]), EVERYTHING)
+    commit(state, Gathered.of(state, at), _found(seed, len(at)), torch.tensor([EOS]), EVERYTHING)
     stepped = {int(slot) for slot in at if active[int(slot)]}
     for name, tensor in state.tensors().items():
         for slot in set(range(SLOTS)) - stepped:
@@ -36,11 +36,11 @@ def test_a_step_changes_nothing_of_a_canvas_that_is_not_active(seed: int, active
 def test_a_canvas_comes_to_the_same_alone_and_among_others(seed: int) -> None:
     together, apart = _poisoned(seed, [True] * SLOTS), _poisoned(seed, [True] * SLOTS)
     at, found, eos = torch.tensor([4, 0, 2, 1]), _found(seed, 4), torch.tensor([EOS])
-    commit(together, at, found, eos, EVERYTHING)
+    commit(together, Gathered.of(together, at), found, eos, EVERYTHING)
     for index in range(len(at)):
         one = slice(index, index + 1)
         alone = Found(found.token[one], found.confidence[one], found.entropy[one])
-        commit(apart, at[one], alone, eos, _traits(apart, int(at[index])))
+        commit(apart, Gathered.of(apart, at[one]), alone, eos, _traits(apart, int(at[index])))
     for name, tensor in together.tensors().items():
         assert torch.equal(tensor, apart.tensors()[name]), name
 
@@ -48,7 +48,13 @@ def test_a_canvas_comes_to_the_same_alone_and_among_others(seed: int) -> None:
 def test_low_entropy_settles_a_whole_canvas_where_the_rule_is_on() -> None:
     for bound, decided in ((0.5, True), (0.49, False), (-1.0, False)):
         state = _opened(stop_entropy=bound + 1e-6)
-        commit(state, torch.tensor([0]), _even(confidence=0.1, entropy=0.5), _never(), _settling())
+        commit(
+            state,
+            Gathered.of(state, torch.tensor([0])),
+            _even(confidence=0.1, entropy=0.5),
+            _never(),
+            _settling(),
+        )
         assert bool(state.decided[0].all()) == decided
 
 
@@ -57,13 +63,13 @@ def test_an_edited_token_gives_way_to_a_surer_one() -> None:
     state.decided[0] = True
     state.tokens[0] = 5
     traits = StepTraits(frozenset({Rule.STATIC_SCHEDULE}), edits=True)
-    assert positions_asked(state, torch.tensor([0]), traits).tolist() == [[False, False, *[True] * 4]]
+    assert Gathered.of(state, torch.tensor([0])).asked(traits).tolist() == [[False, False, *[True] * 4]]
     found = _even(confidence=0.5, entropy=0.5)
     found.confidence[0, 3:5] = 0.7
-    commit(state, torch.tensor([0]), found, _never(), traits)
+    commit(state, Gathered.of(state, torch.tensor([0])), found, _never(), traits)
     assert state.tokens[0].tolist() == [5, 5, 5, 7, 7, 5]
     assert _whole(state, Whole.ACTIVE) == 1, "it changed something, so another pass may"
-    commit(state, torch.tensor([0]), _even(confidence=0.5, entropy=0.5), _never(), traits)
+    commit(state, Gathered.of(state, torch.tensor([0])), _even(confidence=0.5, entropy=0.5), _never(), traits)
     assert _whole(state, Whole.ACTIVE) == 0
 
 
@@ -74,9 +80,9 @@ def test_what_a_step_comes_to_is_booked() -> None:
         confidence=torch.tensor([[0.1, 0.6, 0.3, 0.5, 0.2, 0.4]]),
         entropy=torch.tensor([[1.0, 2.0, 3.0, 1.0, 2.0, 3.0]]),
     )
-    traits = StepTraits(frozenset({Rule.STATIC_SCHEDULE}))
+    traits = StepTraits(frozenset({Rule.STATIC_SCHEDULE}), partial=True, shown=True)
     for step in range(1, 4):
-        commit(state, torch.tensor([0]), found, _never(), traits)
+        commit(state, Gathered.of(state, torch.tensor([0])), found, _never(), traits)
         assert _whole(state, Whole.STEP) == step
         assert _whole(state, Whole.UNDECIDED) == BLOCK - 2 * step
         assert _whole(state, Whole.LIVE) == BLOCK - 2 * (step - 1)
@@ -91,9 +97,8 @@ def test_a_canvas_ends_with_its_first_decided_end_of_sequence() -> None:
     state = _opened(quota=1)
     found = _even(confidence=0.5, entropy=1.0)
     found.token[0, 0] = EOS
-    commit(
-        state, torch.tensor([0]), found, torch.tensor([EOS]), StepTraits(frozenset({Rule.STATIC_SCHEDULE}))
-    )
+    traits = StepTraits(frozenset({Rule.STATIC_SCHEDULE}))
+    commit(state, Gathered.of(state, torch.tensor([0])), found, torch.tensor([EOS]), traits)
     assert (_whole(state, Whole.ACTIVE), _whole(state, Whole.UNDECIDED)) == (0, BLOCK - 1)
 
 
@@ -135,7 +140,7 @@ def _poisoned(seed: int, active: Sequence[bool]) -> CanvasState:
 
 
 def _traits(state: CanvasState, slot: int) -> StepTraits:
-    return StepTraits(frozenset({Rule(int(state.whole(Whole.RULE)[slot]))}), edits=True, settles=True)
+    return StepTraits(frozenset({Rule(int(state.whole(Whole.RULE)[slot]))}), *[True] * 6)
 
 
 def _found(seed: int, count: int) -> Found:

@@ -60,7 +60,7 @@ def test_any_canvas_is_judged_as_a_loop_judges_it(
 def test_mean_entropy_is_over_undecided_positions_and_zero_without_any() -> None:
     entropy = torch.tensor([[1.0, 2.0, 9.0], [4.0, 4.0, 4.0]])
     undecided = torch.tensor([[True, True, False], [False, False, False]])
-    assert mean_entropy(entropy, undecided).tolist() == [1.5, 0.0]
+    assert mean_entropy(entropy, undecided, undecided.sum(-1)).tolist() == [1.5, 0.0]
 
 
 def _finished(tokens: list[int], decided: str, first: int = 0, limit: int = BLOCK) -> bool:

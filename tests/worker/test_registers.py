@@ -79,8 +79,8 @@ def test_a_requests_parameters_are_taken_over() -> None:
     assert integers[Whole.RULE] == Rule.ENTROPY_BOUND
     assert integers[Whole.SEED] == 2**63 - 1, "all 63 bits"
     assert integers[Whole.TOP_K] == 4
-    assert numbers[: Real.MEAN_ENTROPY] == [0.25, 1.5, 0.125, 0.5, 0.75, 0.5]
-    assert registers.traits[2] == StepTraits(frozenset({Rule.ENTROPY_BOUND}), True, True, True, True)
+    assert numbers[Real.THRESHOLD :] == [0.25, 1.5, 0.125, 0.5, 0.75, 0.5]
+    assert registers.traits[2] == StepTraits(frozenset({Rule.ENTROPY_BOUND}), *[True] * 4, shown=True)
 
 
 def test_the_traits_of_a_step_are_those_of_all_its_canvases() -> None:
@@ -90,7 +90,7 @@ def test_the_traits_of_a_step_are_those_of_all_its_canvases() -> None:
     plain = StepTraits(frozenset({Rule.CONFIDENCE_THRESHOLD}))
     assert registers.traits_of([0, 1]) == plain
     both = frozenset({Rule.CONFIDENCE_THRESHOLD, Rule.ENTROPY_BOUND})
-    assert registers.traits_of([0, 2]) == StepTraits(both, True, True, True, True)
+    assert registers.traits_of([0, 2]) == StepTraits(both, *[True] * 4, shown=True)
 
 
 def test_a_stop_entropy_that_is_off_is_below_any_entropy() -> None:

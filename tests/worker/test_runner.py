@@ -130,8 +130,8 @@ def test_the_mean_entropy_of_a_step_is_that_of_hugging_faces_logits(
 
 def test_greedy_and_sampled_canvases_share_a_forward(endless: TinyCheckpoint, runner: Runner) -> None:
     block = endless.block_length
-    sampled = canvas(block, sampling=SamplingParams(temperature=5.0, seed=3), diffusion=SLOW)
-    greedy = canvas(block, diffusion=SLOW)
+    sampled = canvas(block, sampling=SamplingParams(temperature=5.0, seed=3), diffusion=SLOW, snapshots=True)
+    greedy = canvas(block, diffusion=SLOW, snapshots=True)
     runner.run(plan(opening(0, 0, block, (), greedy)))
     runner.run(plan(opening(1, 0, block, (), sampled), opening(2, 0, block, (), greedy)))
     registers = runner.machine.registers.state
