@@ -1,4 +1,9 @@
-"""Mixture of experts: which experts a token goes through, and their gated MLPs (Shazeer et al., 2017)."""
+"""Mixture of experts: each token goes through a few gated MLPs out of many (Shazeer et al., 2017).
+
+On a GPU four Triton launches do it, or `torch.nn.functional.grouped_mm` between two of them; nothing
+waits for the device there. Elsewhere an expert's tokens are multiplied at once, and experts without
+tokens are not read.
+"""
 
 from enum import Enum
 from typing import cast
@@ -6,6 +11,32 @@ from typing import cast
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from easel.kernels.moe_router import (
+    grouped_sigmoid_router,
+    reference_grouped_sigmoid_router,
+    reference_softmax_router,
+    softmax_router,
+)
+from easel.kernels.moe_routes import Routes, route, weighted_sum
+from easel.kernels.moe_scales import ExpertScales, dequantised
+from easel.kernels.row_stats import has_triton
+
+__all__ = [
+    "Activation",
+    "ExpertScales",
+    "expert_mlp",
+    "expert_mlp_static",
+    "gated",
+    "grouped_sigmoid_router",
+    "reference_expert_mlp",
+    "reference_grouped_sigmoid_router",
+    "reference_softmax_router",
+    "softmax_router",
+]
+
+# Tokens of an expert from which on grouped_mm's large tiles pay for its two more passes over memory.
+GROUPED_FROM = 128
 
 
 class Activation(Enum):
@@ -15,54 +46,123 @@ class Activation(Enum):
     GELU_TANH = "gelu, tanh approximation"
 
 
-def softmax_router(logits: Tensor, chosen: int, renormalise: bool) -> tuple[Tensor, Tensor]:
-    """The `chosen` likeliest of E experts, each weighted by its probability.
-
-    logits [n, E] any float dtype. Returns the experts [n, chosen] int64, likeliest first, and
-    their weights [n, chosen] float32, which sum to 1 where they are renormalised.
-    """
-    weight, index = logits.float().softmax(-1).topk(chosen, dim=-1)
-    return index, weight / weight.sum(-1, keepdim=True) if renormalise else weight
-
-
-def grouped_sigmoid_router(
-    logits: Tensor, bias: Tensor, chosen: int, groups: int, groups_chosen: int, scale: float
-) -> tuple[Tensor, Tensor]:
-    """The best experts of the best groups, as DeepSeek-V3 (2024, section 2.1.2) routes.
-
-    logits [n, E], bias [E]. An expert's affinity is the sigmoid of its logit; with its bias
-    added it competes: a group by the sum of its best two, then the experts of the
-    `groups_chosen` best groups. Returns the experts [n, chosen] int64 and their weights
-    [n, chosen] float32: affinities without the bias that sum to `scale` (one expert's own
-    affinity times `scale` when only one is chosen).
-    """
-    experts = logits.shape[-1]
-    if experts % groups:
-        raise ValueError(f"grouped_sigmoid_router: {experts} experts do not divide into {groups} groups")
-    affinity = logits.float().sigmoid()
-    rank = (affinity + bias.float()).view(-1, groups, experts // groups)
-    group_rank = rank.topk(min(2, experts // groups), dim=-1).values.sum(-1)
-    left_out = torch.ones_like(group_rank, dtype=torch.bool)
-    left_out.scatter_(1, group_rank.topk(groups_chosen, dim=-1).indices, False)
-    rank = rank.masked_fill(left_out[..., None], float("-inf")).view_as(affinity)
-    index = rank.topk(chosen, dim=-1).indices
-    weight = affinity.gather(1, index)
-    if chosen > 1:
-        weight = weight / (weight.sum(-1, keepdim=True) + 1e-20)
-    return index, weight * scale
-
-
 def expert_mlp(
-    x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor, activation: Activation
+    x: Tensor,
+    index: Tensor,
+    weight: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    activation: Activation,
+    scales: ExpertScales | None = None,
 ) -> Tensor:
     """Weighted sum of each token's experts.
 
-    x [n, h]; index [n, k] int64 and weight [n, k] float32, the experts of each token, all
-    different; gate_up [E, 2I, h], the gates' rows first; down [E, h, I]. Returns [n, h] of x's
-    dtype. A token's experts are summed in float32 by ascending number, whatever else is in
-    the batch.
+    | tensor  | shape      | dtype                                                    |
+    |---------|------------|----------------------------------------------------------|
+    | x       | [n, h]     | float32, bfloat16 or float16                             |
+    | index   | [n, k]     | int64, the experts of each token, all different          |
+    | weight  | [n, k]     | float32                                                  |
+    | gate_up | [E, 2I, h] | x's, the gates' rows first; with `scales` float8_e4m3fn  |
+    | down    | [E, h, I]  | the same                                                 |
+
+    Returns [n, h] of x's dtype. A token's experts are summed in float32 by ascending number, whatever
+    else is in the batch. Raises ValueError for shapes that do not fit.
     """
-    _check(x, index, weight, gate_up, down)
+    _check(x, index, weight, gate_up, down, scales)
+    if has_triton(x):
+        # Imported here: triton is only where there is a GPU.
+        from easel.kernels import moe_triton  # noqa: PLC0415
+
+        if suits_grouped_mm(x, index.numel(), gate_up, down):
+            routes = moe_triton.sorted_pairs(index, len(gate_up))
+            products = _grouped_products(x, routes, gate_up, down, activation)
+            return moe_triton.summed_products(products, routes, weight)
+        return moe_triton.fused_experts(x, index, weight, gate_up, down, activation, scales)
+    return _by_expert(x, index, weight, gate_up, down, activation, scales)
+
+
+def expert_mlp_static(
+    x: Tensor,
+    index: Tensor,
+    weight: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    activation: Activation,
+    scales: ExpertScales | None = None,
+) -> Tensor:
+    """`expert_mlp` in plain torch operations that depend on no value: for a step that is recorded.
+
+    Takes copies of the weights where they are float8, or where h or I is no multiple of 16 bytes.
+    """
+    _check(x, index, weight, gate_up, down, scales)
+    if scales is not None:
+        gate_up = dequantised(gate_up, scales.gate_up, x.dtype)
+        down = dequantised(down, scales.down, x.dtype)
+    routes = route(index, len(gate_up))
+    products = _grouped_products(x, routes, gate_up, down, activation)
+    return weighted_sum(products, routes, weight).to(x.dtype)
+
+
+def suits_grouped_mm(x: Tensor, pairs: int, gate_up: Tensor, down: Tensor) -> bool:
+    """Whether on a GPU grouped_mm is the one to multiply `pairs` pairs of a token and an expert.
+
+    It is one kernel only for bfloat16 on compute capability 9.0 and 10.x (elsewhere a loop that waits
+    for the device), where rows are multiples of 16 bytes; and it may sum a row in another order in
+    another batch.
+    """
+    if pairs < GROUPED_FROM * len(gate_up):
+        return False
+    aligned = all(tensor.shape[2] % 8 == 0 and tensor.data_ptr() % 16 == 0 for tensor in (gate_up, down))
+    narrow = x.dtype == gate_up.dtype == down.dtype == torch.bfloat16
+    return aligned and narrow and torch.cuda.get_device_capability(x.device)[0] in {9, 10}
+
+
+def gated(gate_up: Tensor, activation: Activation) -> Tensor:
+    """activation(gate) * up of [..., 2I], the gate's half first. Returns [..., I]."""
+    if has_triton(gate_up) and gate_up.ndim == 2 and gate_up.is_contiguous():
+        from easel.kernels.moe_triton import fused_gated  # noqa: PLC0415
+
+        return fused_gated(gate_up, activation)
+    gate, up = gate_up.chunk(2, dim=-1)
+    if activation is Activation.SILU:
+        return F.silu(gate).mul_(up)
+    return F.gelu(gate, approximate="tanh").mul_(up)
+
+
+def reference_expert_mlp(
+    x: Tensor,
+    index: Tensor,
+    weight: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    activation: Activation,
+    scales: ExpertScales | None = None,
+) -> Tensor:
+    """The definition, a token and an expert at a time, in float64."""
+    if scales is not None:
+        gate_up = dequantised(gate_up, scales.gate_up, torch.float32)
+        down = dequantised(down, scales.down, torch.float32)
+    out = torch.zeros_like(x, dtype=torch.float64)
+    size = down.shape[2]
+    for row, token in enumerate(x.double()):
+        for expert, share in zip(_ints(index[row]), weight[row].double(), strict=True):
+            both = gate_up[expert].double() @ token
+            gate, up = both[:size], both[size:]
+            turned = F.silu(gate) if activation is Activation.SILU else F.gelu(gate, approximate="tanh")
+            out[row] += share * (down[expert].double() @ (turned * up))
+    return out.to(x.dtype)
+
+
+def _by_expert(
+    x: Tensor,
+    index: Tensor,
+    weight: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    activation: Activation,
+    scales: ExpertScales | None,
+) -> Tensor:
+    """One expert after another, of those that have tokens."""
     order = index.flatten().argsort(stable=True)
     token, share = order // index.shape[1], weight.flatten()[order, None]
     out = torch.zeros_like(x, dtype=torch.float32)
@@ -71,81 +171,41 @@ def expert_mlp(
         if not count:
             continue
         rows = slice(start, start + count)
-        inner = gated(F.linear(x[token[rows]], gate_up[expert]), activation)
-        out.index_add_(0, token[rows], F.linear(inner, down[expert]).float().mul_(share[rows]))
+        first, second = gate_up[expert], down[expert]
+        if scales is not None:
+            first = dequantised(first, scales.gate_up[expert], x.dtype)
+            second = dequantised(second, scales.down[expert], x.dtype)
+        inner = gated(F.linear(x[token[rows]], first), activation)
+        out.index_add_(0, token[rows], F.linear(inner, second).float().mul_(share[rows]))
         start += count
     return out.to(x.dtype)
 
 
-def gated(gate_up: Tensor, activation: Activation) -> Tensor:
-    """activation(gate) * up of [..., 2I], the gate's half first. Returns [..., I]."""
-    gate, up = gate_up.chunk(2, dim=-1)
-    if activation is Activation.SILU:
-        return F.silu(gate).mul_(up)
-    return F.gelu(gate, approximate="tanh").mul_(up)
-
-
-def reference_softmax_router(logits: Tensor, chosen: int, renormalise: bool) -> tuple[Tensor, Tensor]:
-    """The definition, a token at a time, in float64."""
-    index = torch.empty(len(logits), chosen, dtype=torch.int64)
-    weight = torch.empty(len(logits), chosen, dtype=torch.float64)
-    for row, of_token in enumerate(logits.double()):
-        probability = of_token.exp() / of_token.exp().sum()
-        best = _best(_floats(probability), chosen)
-        index[row] = torch.tensor(best)
-        weight[row] = probability[best] / (probability[best].sum() if renormalise else 1.0)
-    return index, weight.float()
-
-
-def reference_grouped_sigmoid_router(
-    logits: Tensor, bias: Tensor, chosen: int, groups: int, groups_chosen: int, scale: float
-) -> tuple[Tensor, Tensor]:
-    """The definition, a token at a time, in float64."""
-    size = logits.shape[1] // groups
-    index = torch.empty(len(logits), chosen, dtype=torch.int64)
-    weight = torch.empty(len(logits), chosen, dtype=torch.float64)
-    for row, of_token in enumerate(logits.double()):
-        affinity = 1 / (1 + (-of_token).exp())
-        rank = _floats(affinity + bias.double())
-        kept = _best(
-            [sum(sorted(rank[at : at + size])[-2:]) for at in range(0, len(rank), size)], groups_chosen
-        )
-        rank = [score if expert // size in kept else float("-inf") for expert, score in enumerate(rank)]
-        best = _best(rank, chosen)
-        index[row] = torch.tensor(best)
-        total = affinity[best].sum() + 1e-20 if chosen > 1 else 1.0
-        weight[row] = affinity[best] / total * scale
-    return index, weight.float()
-
-
-def reference_expert_mlp(
-    x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor, activation: Activation
+def _grouped_products(
+    x: Tensor, routes: Routes, gate_up: Tensor, down: Tensor, activation: Activation
 ) -> Tensor:
-    """The definition, a token and an expert at a time, in float64."""
-    out = torch.zeros_like(x, dtype=torch.float64)
-    size = down.shape[2]
-    for row, token in enumerate(x.double()):
-        for expert, share in zip(_ints(index[row]), _floats(weight[row]), strict=True):
-            both = gate_up[expert].double() @ token
-            gate, up = both[:size], both[size:]
-            turned = F.silu(gate) if activation is Activation.SILU else F.gelu(gate, approximate="tanh")
-            out[row] += share * (down[expert].double() @ (turned * up))
-    return out.to(x.dtype)
+    """What each pair's expert makes of its token, [n·k, h] by place."""
+    chosen = len(routes.pair) // max(len(x), 1)
+    given = x.index_select(0, routes.pair // max(chosen, 1))
+    inner = gated(_grouped_linear(given, gate_up, routes.ends), activation)
+    return _grouped_linear(inner, down, routes.ends)
 
 
-def _best(scores: list[float], count: int) -> list[int]:
-    return sorted(range(len(scores)), key=lambda place: -scores[place])[:count]
+def _grouped_linear(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    """x [rows, in] times the weight [E, out, in] of each row's expert: [rows, out]."""
+    missing = -x.shape[1] % (16 // x.element_size())  # grouped_mm takes rows of multiples of 16 bytes
+    if missing:
+        x, weight = F.pad(x, (0, missing)), F.pad(weight, (0, missing))
+    return F.grouped_mm(x, weight.mT, offs=ends)
 
 
 def _ints(tensor: Tensor) -> list[int]:
     return cast(list[int], tensor.tolist())
 
 
-def _floats(tensor: Tensor) -> list[float]:
-    return cast(list[float], tensor.tolist())
-
-
-def _check(x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor) -> None:
+def _check(
+    x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor, scales: ExpertScales | None
+) -> None:
     experts, hidden, size = down.shape
     if (
         gate_up.shape != (experts, 2 * size, hidden)
@@ -155,3 +215,5 @@ def _check(x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Tens
     ):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (x, index, weight, gate_up, down))
         raise ValueError(f"expert_mlp: x, index, weight, gate_up, down have shapes {shapes}")
+    if scales is not None:
+        scales.check(gate_up, down)
