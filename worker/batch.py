@@ -25,6 +25,7 @@ class ForwardBatch:
     layouts: tuple[AttentionLayout, ...]  # per KV group
     written: Tensor  # [w]  int64  which of the n tokens' keys and values are stored
     written_to: tuple[Tensor, ...]  # per KV group [w]  int64  the store token each goes to
+    places: tuple[Tensor, ...]  # per KV group [n]  int64  the same of every token; -1: it is not stored
     canvases: Tensor  # [c, block]  int64  which of the n tokens predicts each position; 0: not computed
     slots: Tensor  # [c]  int64  the slot of each canvas
     filled: Tensor  # [f]  int64  which of the n tokens are read from the registers
@@ -64,16 +65,16 @@ def build_batch(
     pieces = [piece for row in plan.rows for piece in pieces_of(row, geometry, live.get(row.slot, ()))]
     pieces.sort(key=lambda piece: (piece.rows[0].prefix, piece.length))
     columns, groups = _Columns(), range(len(geometry.windows))
-    stored = [array("q") for _ in groups]
+    places = [_numbers() for _ in groups]
     canvases = {row.slot: array("q", [0]) * geometry.block_length for row in canvas_rows}
     for piece in pieces:
-        _add(piece, columns, stored, canvases, geometry)
+        _add(piece, columns, places, canvases, geometry)
     slots = array("q", [row.slot for row in canvas_rows])
     named = (columns.tokens, columns.positions, columns.written, columns.filled, columns.filled_from, slots)
     tokens, positions, written, filled, filled_from, at, *rest = _tensors(
-        [*named, *stored, *(canvases[row.slot] for row in canvas_rows)], device
+        [*named, *places, *(canvases[row.slot] for row in canvas_rows)], device
     )
-    places, held = rest[: len(stored)], rest[len(stored) :]
+    everywhere, held = tuple(rest[: len(places)]), rest[len(places) :]
     return ForwardBatch(
         tokens=tokens,
         positions=positions,
@@ -82,7 +83,8 @@ def build_batch(
             for group in groups
         ),
         written=written,
-        written_to=tuple(places),
+        written_to=tuple(of_group.index_select(0, written) for of_group in everywhere),
+        places=everywhere,
         canvases=torch.stack(held) if held else tokens.new_empty(0, geometry.block_length),
         slots=at,
         filled=filled,
@@ -103,7 +105,7 @@ def _tensors(columns: Sequence[Numbers], device: torch.device) -> Sequence[Tenso
 def _add(
     piece: Piece,
     columns: _Columns,
-    stored: Sequence[Numbers],
+    places: Sequence[Numbers],
     canvases: dict[int, Numbers],
     geometry: Geometry,
 ) -> None:
@@ -112,8 +114,8 @@ def _add(
     columns.positions.extend(piece.positions)
     if piece.stored:
         columns.written.extend(range(at, at + piece.length))
-        for places, of_group in zip(stored, piece.stored, strict=True):
-            places.extend(of_group)
+    for column, of_group in zip(places, piece.stored or [[-1] * piece.length] * len(places), strict=True):
+        column.extend(of_group)
     if piece.canvas_start is not None:
         _add_canvas(piece.positions, piece.canvas_start, at, piece.slot, columns, canvases, geometry)
 

@@ -65,6 +65,7 @@ class FixedInputs:
             layouts=layouts,
             written=empty,
             written_to=tuple(empty for _ in bounds.pages),
+            places=tuple(integers(tokens).fill_(-1) for _ in bounds.pages),
             canvases=torch.arange(tokens, device=device).view(canvases, block),
             slots=integers(canvases),
             filled=torch.arange(tokens, device=device),

@@ -32,6 +32,7 @@ def test_a_chunk_of_several_blocks_becomes_blocks_that_read_the_ones_before() ->
 def test_several_blocks_share_a_page_that_is_larger() -> None:
     batch = _build(plan(write(0, 4, tuple(range(10, 18)), pages=(5, 2))), page_size=2 * BLOCK)
     assert batch.written_to[0].tolist() == [44, 45, 46, 47, 16, 17, 18, 19]
+    assert torch.equal(batch.places[0], batch.written_to[0])
 
 
 def test_canvas_tokens_come_from_the_registers_of_their_slots() -> None:
@@ -42,6 +43,7 @@ def test_canvas_tokens_come_from_the_registers_of_their_slots() -> None:
     assert batch.tokens[batch.canvases].tolist() == [[8, 9, MASK, MASK], [7, MASK, MASK, MASK]]
     assert batch.written.numel() == 0
     assert batch.written_to[0].numel() == 0
+    assert ints(batch.places[0]) == [-1] * 2 * BLOCK
 
 
 def test_canvases_keep_the_plans_order_though_blocks_are_sorted_by_prefix() -> None:

@@ -96,6 +96,7 @@ def _batch(
         layouts=(attention_layout(rows, page_size, CPU),),
         written=torch.arange(stored),
         written_to=(torch.arange(stored),),
+        places=(torch.cat((torch.arange(stored), torch.full((len(tokens) - stored,), -1))),),
         canvases=torch.empty(0, 1, dtype=torch.int64),
         slots=torch.empty(0, dtype=torch.int64),
         filled=torch.empty(0, dtype=torch.int64),
