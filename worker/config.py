@@ -13,6 +13,7 @@ class LoopKind(StrEnum):
     HOST = "host"  # every operation is launched by the host
     GRAPH = "graph"  # a step is recorded once and launched as a whole; CUDA
     WHILE = "while"  # several steps in one launch; CUDA 12.4
+    PERSISTENT = "persistent"  # a canvas's steps in one kernel; CUDA, small dense decoders
 
 
 @dataclass(frozen=True, slots=True)
