@@ -1,8 +1,9 @@
-"""How many canvases fit beside a model's weights: `python -m easel.bench.memory`.
+"""How many canvases fit a GPU beside a model's weights: `python -m easel.bench.memory`.
 
 The shapes are those of a published model. They are counted on the meta device by the code that
 allocates; where there is a GPU with room for them, the state is allocated there too, and what
-torch then says it holds is printed beside the count.
+torch then says it holds is printed beside the count. Everything is counted twice, with weights in
+bfloat16 and with matrices rounded to float8.
 """
 
 import argparse
@@ -21,26 +22,32 @@ from easel.worker.footprint import Footprint
 from easel.worker.kv_cache import KVCache
 from easel.worker.sketch import sketch_preset
 from easel.worker.state import store_tokens
+from easel.worker.storage import Storage
 
 BUDGETS = (80, 141)  # 10⁹ bytes
 COUNTS = (1, 8, 32, 128, 256)  # slots
+GPU = torch.device("cuda")  # whether there is one here or not
+WEIGHTS = {"bfloat16": Storage(), "float8": Storage(quantise=True, float8=True)}
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
     """What fits a budget, and what each part takes of it, in bytes."""
 
+    weights: str  # what matrices are in
     budget: int
     slots: int
     pages: int
     parts: dict[str, int]
 
 
-def fit(footprint: Footprint, budget: int, prefix: int) -> Fit:
-    """As many slots as fit, each with pages for `prefix` tokens."""
-    each = -(-prefix // footprint.page_size)
-    slots, _ = footprint.fit(budget, None, None, prefix)
-    return Fit(budget, slots, slots * each, footprint.parts(slots, slots * each))
+def fits(weights: str, footprint: Footprint, prefix: int) -> list[Fit]:
+    """Of each budget, as many slots as fit, each with pages for `prefix` tokens."""
+    each, found = -(-prefix // footprint.page_size), list[Fit]()
+    for budget in (gigabytes * 10**9 for gigabytes in BUDGETS):
+        slots, _ = footprint.fit(budget, None, None, prefix)
+        found.append(Fit(weights, budget, slots, slots * each, footprint.parts(slots, slots * each)))
+    return found
 
 
 def demand(footprint: Footprint, slots: int, prefix: int) -> int:
@@ -54,7 +61,7 @@ def allocated_on_gpu(footprint: Footprint, slots: int, prefix: int) -> int:
     before = torch.cuda.memory_allocated()
     groups = footprint.sketch.dimensions.kv_groups
     tokens = store_tokens(shape, footprint.sketch.dimensions)
-    cache = KVCache.allocate(groups, tokens, shape.page_size, footprint.dtype, torch.device("cuda"))
+    cache = KVCache.allocate(groups, tokens, shape.page_size, footprint.dtype, GPU)
     held = torch.cuda.memory_allocated() - before
     del cache
     return held
@@ -70,10 +77,12 @@ def print_slot(console: Console, footprint: Footprint) -> None:
 
 
 def print_fits(console: Console, fits: Sequence[Fit], prefix: int) -> None:
-    table = Table("budget, GB", "slots", *fits[0].parts, title=f"With {prefix:,} prefix tokens each")
+    table = Table(
+        "matrices in", "budget, GB", "slots", *fits[0].parts, title=f"With {prefix:,} prefix tokens each"
+    )
     for found in fits:
         parts = [readable(size) for size in found.parts.values()]
-        table.add_row(f"{found.budget / 1e9:.0f}", str(found.slots), *parts)
+        table.add_row(found.weights, f"{found.budget / 1e9:.0f}", str(found.slots), *parts)
     console.print(table)
 
 
@@ -82,10 +91,15 @@ def main() -> None:
     console = Console()
     setup = describe_setup(options.preset, "bfloat16", torch.get_num_threads())
     print_setup(console, setup)
-    footprint = Footprint.of(sketch_preset(options.preset), EngineConfig(), torch.bfloat16)
+    sketch = sketch_preset(options.preset)
+    footprints = {
+        name: Footprint.of(sketch, EngineConfig(), torch.bfloat16, storage, device=GPU)
+        for name, storage in WEIGHTS.items()
+    }
+    footprint = footprints["bfloat16"]
     print_slot(console, footprint)
-    fits = [fit(footprint, budget * 10**9, options.prefix) for budget in BUDGETS]
-    print_fits(console, fits, options.prefix)
+    found = [fit for name, each in footprints.items() for fit in fits(name, each, options.prefix)]
+    print_fits(console, found, options.prefix)
     demands = {count: demand(footprint, count, options.prefix) for count in COUNTS}
     console.print("  ".join(f"{count} slots: {size / 1e9:.1f} GB" for count, size in demands.items()))
     measured = None
@@ -95,7 +109,7 @@ def main() -> None:
     results = {
         "prefix": options.prefix,
         "slot": footprint.slot(),
-        "fits": [asdict(found) for found in fits],
+        "fits": [asdict(fit) for fit in found],
         "demand": {str(count): size for count, size in demands.items()},
         "gpu_bytes": measured,
     }

@@ -35,7 +35,7 @@ def rewritten(text: str) -> str:
 
 def _row(name: str) -> list[str]:
     sketch = sketch_preset(name)
-    footprint = Footprint.of(sketch, EngineConfig(), torch.bfloat16)
+    footprint = Footprint.of(sketch, EngineConfig(), torch.bfloat16, device=torch.device("cuda"))
     return [
         name,
         billions(sketch.anatomy.parameters),

@@ -13,7 +13,7 @@ from easel.cluster.journal import JournalSettings
 from easel.cluster.replica_router import PlacedReplicaRouter
 from easel.cluster.worker_replica import ReplicaSettings, WorkerReplica
 from easel.scheduler.central import ClusterLimits
-from easel.worker.config import EngineConfig
+from easel.worker.config import EngineConfig, LoopKind
 
 APPLICATION = "easel"
 GATEWAYS = "gateways"
@@ -63,6 +63,9 @@ def engine_config(config: ClusterConfig) -> EngineConfig:
         memory=config.engine.memory,
         page_size=config.engine.page_size,
         dtype=config.engine.dtype,
+        loop=LoopKind(config.engine.loop),
+        quantise=config.engine.quantise,
+        pack_weights=config.engine.pack_weights,
         device=config.engine.device,
         partial=config.engine.partial,
         refresh_limit=config.engine.refresh_limit,

@@ -50,6 +50,21 @@ class EngineSection(_Section):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="Arithmetic of the forward."
     )
+    loop: Literal["host", "graph", "while", "persistent"] = Field(
+        default="host",
+        description="Who drives the steps of a canvas: the host, operator by operator; or on a CUDA device "
+        "a recorded step, several of them in one launch, or one kernel for small dense models.",
+    )
+    quantise: Literal["none", "fp8"] = Field(
+        default="none",
+        description="Round the matrices of a model that is not quantised to FP8 as it is loaded; "
+        "a device that cannot multiply FP8 computes with the rounded numbers and saves no memory.",
+    )
+    pack_weights: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="Keep a CPU's matrices in oneDNN's own order; auto: where it multiplies bfloat16 "
+        "natively.",
+    )
     refresh_limit: int = Field(
         default=2048,
         ge=1,

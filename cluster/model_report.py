@@ -11,12 +11,14 @@ from easel.cluster.doctor import Finding, Verdict
 from easel.cluster.errors import ConfigError
 from easel.worker.allocation import RESERVE, allocate, usable_memory
 from easel.worker.config import EngineConfig
-from easel.worker.device import choose_device, choose_dtype, cpu_features
-from easel.worker.errors import CheckpointError, NotEnoughMemory, WorkerError
+from easel.worker.device import choose_device, choose_dtype, choose_storage, cpu_features
+from easel.worker.errors import CheckpointError, NotEnoughMemory, UnsupportedQuantisation, WorkerError
 from easel.worker.footprint import Footprint
 from easel.worker.sketch import ModelSketch, sketch_directory, sketch_preset
+from easel.worker.storage import Storage
 
 AREA = "sizes"
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -27,6 +29,7 @@ class Place:
     name: str
     memory: int  # bytes a replica may take
     choose: bool  # slots and pages are to fill it, rather than a CPU's default
+    device: torch.device = CPU
 
 
 def examine_sizes(
@@ -40,6 +43,8 @@ def examine_sizes(
     memory = None if device_memory is None else parse_bytes(device_memory)
     try:
         sketch = sketch_of(model, preset)
+    except UnsupportedQuantisation as error:
+        return [Finding(AREA, "weights", Verdict.BROKEN, str(error), "take the model in a form that is read")]
     except CheckpointError:
         return []  # which the findings about the model's files say
     if preset is not None and dtype == "auto":
@@ -48,9 +53,14 @@ def examine_sizes(
         name=f"this machine's {device.type.upper()}" if memory is None else f"a device of {device_memory}",
         memory=usable_memory(device) if memory is None else int(memory * (1.0 - RESERVE)),
         choose=memory is not None or device.type == "cuda",
+        device=device if memory is None else GPU,
     )
+    config = EngineConfig()
     chosen = choose_dtype(dtype, device, cpu_features())
-    return list(size_findings(sketch, EngineConfig(), chosen, place))
+    storage = choose_storage(config, device, chosen, cpu_features())
+    if memory is not None:  # which a model stored in float8 is to be sized for
+        storage = Storage(float8=True)
+    return list(size_findings(sketch, config, chosen, place, storage))
 
 
 def sketch_of(model: Path | None, preset: str | None) -> ModelSketch:
@@ -69,11 +79,15 @@ def parse_bytes(text: str) -> int:
 
 
 def size_findings(
-    sketch: ModelSketch, config: EngineConfig, dtype: torch.dtype, place: Place
+    sketch: ModelSketch,
+    config: EngineConfig,
+    dtype: torch.dtype,
+    place: Place,
+    storage: Storage | None = None,
 ) -> Iterator[Finding]:
     """One line for each size that decides where a model can run."""
     try:
-        footprint = Footprint.of(sketch, config, dtype)
+        footprint = Footprint.of(sketch, config, dtype, storage, device=place.device)
         slot, page_size = footprint.slot(), footprint.page_size
     except WorkerError as error:
         yield Finding(AREA, "fits", Verdict.BROKEN, str(error), "change the setting that it names")
@@ -83,7 +97,7 @@ def size_findings(
     facts = {
         "family": f"{info.family.name} ({info.architecture}), {layout}, blocks of {info.block_length}",
         "parameters": f"{billions(anatomy.parameters)}, of which a token meets {billions(anatomy.active)}",
-        "weights": f"{readable(footprint.weights)} in {str(dtype).removeprefix('torch.')}",
+        "weights": f"{readable(footprint.weights)} in {_kinds(footprint)}",
         "each slot": f"{readable(sum(slot.values()))}: {listed(slot)}",
         "prefix": f"{readable(footprint.page * 1000 / page_size)} per 1,000 tokens, pages of {page_size}",
     }
@@ -115,6 +129,12 @@ def billions(count: int) -> str:
 
 def listed(parts: dict[str, int]) -> str:
     return ", ".join(f"{name} {readable(size)}" for name, size in parts.items())
+
+
+def _kinds(footprint: Footprint) -> str:
+    """The dtypes that most of the weights are in."""
+    dtype = str(footprint.dtype).removeprefix("torch.")
+    return f"float8 and {dtype}" if footprint.plan.float8 else dtype
 
 
 def _fit(footprint: Footprint, place: Place) -> Finding:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 
+from easel.scheduler.cost import NO_LIMIT
 from easel.scheduler.errors import BrokenBooks
 from easel.scheduler.life import RequestState
 from easel.scheduler.messages import ReplicaShape
 from easel.scheduler.pages import PagePool
 from easel.scheduler.prefix_cache import PrefixCache, page_hash, salt_of
 from easel.scheduler.slots import SlotTable
-from easel.scheduler.window import WindowBooks
+from easel.scheduler.window import WindowBooks, longest_write
 
 
 class Books:
@@ -20,6 +21,7 @@ class Books:
         self.cache = PrefixCache()
         self.pool = PagePool(shape.pages, forget=self.cache.forget)
         self.window = WindowBooks(shape) if shape.window else None
+        self._longest_write = longest_write(shape.page_size, shape.block_length)
 
     def admit(self, state: RequestState, now: float) -> bool:
         """Gives a waiting request a slot, the cached pages of its prefix, and a promise of the rest.
@@ -27,7 +29,7 @@ class Books:
         False, with nothing changed, when there is no slot or the pages it may come to need
         could not all be had.
         """
-        if not self.slots.free or (self.window is not None and not self.window.has_room):
+        if not self.slots.free:
             return False
         matched = self._cached(state)
         idle = sum(1 for page in matched if self.pool.references(page) == 0)
@@ -50,23 +52,33 @@ class Books:
             self.extend(state, state.pages_needed * self.shape.page_size)
         return True
 
+    def write_room(self, state: RequestState) -> int:
+        """Tokens that the request's next write row may hold, whatever is left of its prefix."""
+        if self.window is None:
+            return NO_LIMIT
+        return min(self._longest_write, self.window.room(state))
+
     def _cached(self, state: RequestState) -> list[int]:
         """Pages of the longest part of the prefix that all layers have cached."""
         matched = self.cache.match(state.chain)
         return matched if self.window is None else matched[: self.window.reach(state.chain, len(matched))]
 
-    def extend(self, state: RequestState, end: int) -> None:
-        """Gives the request pages for all positions before `end`, out of its promise."""
-        if self.window is not None:
-            self.window.extend(state, end)
+    def extend(self, state: RequestState, end: int) -> bool:
+        """Gives the request pages for all positions before `end`, out of its promise.
+
+        False, with nothing changed, when window pages that it would be lent are not to be had now.
+        """
+        if self.window is not None and not self.window.extend(state, end):
+            return False
         missing = -(-end // self.shape.page_size) - len(state.pages)
         if missing <= 0:
-            return
+            return True
         if missing > state.promised:
             raise BrokenBooks(f"request {state.request_id!r} needs more pages than it was promised")
         state.promised -= missing
         state.pages.extend(self.pool.allocate() for _ in range(missing))
         state.page_table = tuple(state.pages)
+        return True
 
     def wrote(self, state: RequestState, end: int) -> None:
         """Positions before `end` are in pages now; pages that became full are offered to the cache."""

@@ -1,10 +1,9 @@
 """A batch plan in the making: rows added so far, what they cost, and what still fits."""
 
 from easel.scheduler.books import Books
-from easel.scheduler.cost import NO_LIMIT, CostModel
+from easel.scheduler.cost import CostModel
 from easel.scheduler.life import RequestState
-from easel.scheduler.messages import BatchPlan, PhasePolicy, ReplicaShape, Row
-from easel.scheduler.window import longest_write
+from easel.scheduler.messages import BatchPlan, PhasePolicy, Row
 
 
 class Draft:
@@ -15,7 +14,6 @@ class Draft:
         self._policy = policy
         self._cost = cost
         self._block = books.shape.block_length
-        self._longest_write = _longest_write(books.shape)
         self._writes: list[Row] = []
         self._canvases: list[Row] = []
         self._seconds = cost.coefficients.constant
@@ -38,10 +36,16 @@ class Draft:
         self._seconds += self._cost.of_load(slots.canvas_load) - self._cost.coefficients.constant
 
     def add_finished_blocks(self) -> None:
-        """For every block that was finished, its commit together with the next canvas's opening."""
+        """For every block that was finished, its commit together with the next canvas's opening.
+
+        Those for which one forward has no memory wait for the next, the last to finish first.
+        """
+        commits = self._books.shape.commit_limit
         for state in self._books.slots.finished.values():
             if state.to_commit:
-                self._books.extend(state, state.canvas_start)
+                if not commits or not self._books.extend(state, state.canvas_start):
+                    continue
+                commits -= 1
                 self._add_write(state.commit_row())
                 if not self._policy.fuse_commits:
                     continue
@@ -65,7 +69,7 @@ class Draft:
         False when it got no row.
         """
         before = len(self._writes) + len(self._canvases)
-        chunk = min(state.prefill_left, room, self._longest_write)
+        chunk = min(state.prefill_left, room, self._books.write_room(state))
         if chunk > 0:
             self._books.extend(state, state.written + chunk)
             self._add_write(state.prefill_row(chunk))
@@ -104,9 +108,3 @@ class Draft:
         self._refreshes += 1
         self._refresh_tokens += row.length
         self._seconds += self._cost.of_row(row)
-
-
-def _longest_write(shape: ReplicaShape) -> int:
-    if not shape.window:
-        return NO_LIMIT
-    return longest_write(shape.page_size, shape.block_length)

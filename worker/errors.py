@@ -4,6 +4,7 @@ WorkerError
 ├── CheckpointError            the model directory cannot be used
 │   ├── MissingFile
 │   ├── UnsupportedArchitecture
+│   ├── UnsupportedQuantisation
 │   ├── UnsafeCheckpoint       pickle weights
 │   ├── UnreadableWeights      not a safetensors file, or a damaged one
 │   └── TensorMismatch         missing, extra or mis-shaped tensor
@@ -42,6 +43,22 @@ class UnsupportedArchitecture(CheckpointError):
         )
         self.architecture = architecture
         self.supported = tuple(supported)
+
+
+class UnsupportedQuantisation(CheckpointError):
+    """The checkpoint's matrices are stored in a way that is not read here."""
+
+    def __init__(self, field: str, value: object) -> None:
+        super().__init__(
+            f"config.json: quantization_config has {field}={value!r}, which is not supported. Take the model "
+            "in bfloat16, which engine.quantise=fp8 quantises, or in FP8 (e4m3) with scales for channels or "
+            "for blocks of 128 x 128 and with dynamic activations."
+        )
+        self.field = field
+        self.value = value
+
+    def __reduce__(self) -> tuple[type["UnsupportedQuantisation"], tuple[str, object]]:
+        return type(self), (self.field, self.value)
 
 
 class UnsafeCheckpoint(CheckpointError):

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 import torch
 
 from easel.scheduler.messages import ReplicaShape
-from easel.scheduler.window import window_pages_per_request
+from easel.scheduler.window import window_share
 from easel.worker.config import EngineConfig
 from easel.worker.models.backbone import Backbone
 from easel.worker.models.registry import definition_of
+from easel.worker.parameters import ParameterPlan
 from easel.worker.sketch import ModelSketch
 from easel.worker.state import allocate_state, replica_shape
+from easel.worker.storage import Storage
 from easel.worker.workspace import workspace_bytes
 
+CPU = torch.device("cpu")
 MOST_SLOTS = 256  # that are chosen: beyond it a step's time grows as fast as its tokens
 MOST_PAGES = 1 << 20  # that are chosen: each costs the host some bookkeeping
 
@@ -25,17 +28,31 @@ class Footprint:
     sketch: ModelSketch
     config: EngineConfig  # its slots and pages are not looked at
     dtype: torch.dtype
+    plan: ParameterPlan  # what is loaded
     blueprint: Backbone  # on the meta device
+    device: torch.device = CPU  # where it would run: what a forward takes depends on it
 
     @classmethod
-    def of(cls, sketch: ModelSketch, config: EngineConfig, dtype: torch.dtype) -> "Footprint":
-        """Builds the model on the meta device, where tensors have shapes and no memory."""
+    def of(
+        cls,
+        sketch: ModelSketch,
+        config: EngineConfig,
+        dtype: torch.dtype,
+        storage: Storage | None = None,
+        *,
+        device: torch.device = CPU,
+    ) -> "Footprint":
+        """Builds the model on the meta device, where tensors have shapes and no memory.
+
+        Without `storage` matrices lie in memory in `dtype`, whatever they are stored in.
+        """
+        plan = sketch.loaded(storage or Storage())
         parameters = {
-            name: torch.empty(shape, dtype=sketch.plan.dtype_of(name, dtype), device="meta")
-            for name, shape in sketch.plan.parameters.items()
+            name: torch.empty(shape, dtype=plan.dtype_of(name, dtype), device="meta")
+            for name, shape in plan.parameters.items()
         }
         build = definition_of(sketch.info.architecture).build
-        return cls(sketch, config, dtype, build(sketch.dimensions, parameters))
+        return cls(sketch, config, dtype, plan, build(sketch.dimensions, parameters), device)
 
     def shape(self, slots: int, pages: int) -> ReplicaShape:
         return replica_shape(self.sketch.info, self.sketch.dimensions, self.config, slots, pages)
@@ -47,7 +64,7 @@ class Footprint:
 
     @property
     def weights(self) -> int:
-        return self.sketch.plan.bytes(self.dtype)
+        return self.plan.bytes(self.dtype)
 
     @property
     def page(self) -> int:
@@ -57,29 +74,37 @@ class Footprint:
     def slot(self) -> dict[str, int]:
         """Bytes of one slot, part by part; parts that a model has not are left out."""
         state = allocate_state(self.sketch.info, self.sketch.dimensions, self.shape(1, 0), self.blueprint)
-        window = self._window_pages() * sum(
-            group.bytes_per_token(self.dtype) * self.page_size
-            for group in self.sketch.dimensions.kv_groups
-            if group.window
-        )
+        held = self.shape(1, 0)
+        share = window_share(held.window, held.page_size) if held.window else 0
         parts = {
             "registers": state.registers.bytes_per_slot(),
             "denoiser": state.denoiser.bytes_per_slot(),
-            "sliding window": window,
-            "canvas keys and values": self._store(1, 0) - window,
+            "sliding window": share * self._window_page(),
+            "canvas keys and values": self._store(1, 0) - held.window_pages * self._window_page(),
         }
         return {name: size for name, size in parts.items() if size}
+
+    def spare(self, slots: int) -> int:
+        """Bytes of the window pages that all slots have in common, for the rows that one forward writes."""
+        shape = self.shape(slots, 0)
+        if not shape.window:
+            return 0
+        shares = slots * window_share(shape.window, shape.page_size)
+        return (shape.window_pages - shares) * self._window_page()
 
     def workspace(self, slots: int, pages: int) -> int:
         """Bytes that one forward may take besides; an upper bound."""
         groups = self.sketch.dimensions.kv_groups
-        return workspace_bytes(self.sketch.anatomy, groups, self.shape(slots, pages), self.dtype)
+        shape, float8 = self.shape(slots, pages), bool(self.plan.float8)
+        return workspace_bytes(self.sketch.anatomy, groups, shape, self.dtype, self.device, float8=float8)
 
     def parts(self, slots: int, pages: int) -> dict[str, int]:
         """Bytes of a replica of that many slots and pages."""
+        spare = self.spare(slots)
         return {
             "weights": self.weights,
             "slots": slots * sum(self.slot().values()),
+            **({"window spare": spare} if spare else {}),
             "pages": pages * self.page,
             "workspace": self.workspace(slots, pages),
         }
@@ -97,7 +122,8 @@ class Footprint:
         fixed = self.weights
 
         def needs(count: int, held: int) -> int:
-            return fixed + count * slot + held * self.page + self.workspace(count, held)
+            shared = self.spare(count) + self.workspace(count, held)
+            return fixed + count * slot + held * self.page + shared
 
         if slots is None:
             slots = _most(lambda n: needs(n, n * each if pages is None else pages) <= memory, MOST_SLOTS)
@@ -114,12 +140,10 @@ class Footprint:
         )
         return sum(tensor.nbytes for tensor in (*state.cache.keys, *state.cache.values))
 
-    def _window_pages(self) -> int:
-        """Pages of sliding-window layers that one slot holds."""
-        shape = self.shape(1, 1)
-        if not shape.window:
-            return 0
-        return window_pages_per_request(shape.window, shape.page_size, shape.block_length)
+    def _window_page(self) -> int:
+        """Bytes of one page of sliding-window layers."""
+        windowed = [group for group in self.sketch.dimensions.kv_groups if group.window]
+        return sum(group.bytes_per_token(self.dtype) for group in windowed) * self.page_size
 
 
 def _most(fits: Callable[[int], bool], limit: int) -> int:

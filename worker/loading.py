@@ -10,7 +10,7 @@ from easel.scheduler.local import LocalScheduler
 from easel.scheduler.messages import ReplicaShape
 from easel.worker.allocation import allocation
 from easel.worker.config import EngineConfig, LoopKind
-from easel.worker.device import choose_device, choose_dtype, cpu_features
+from easel.worker.device import choose_device, choose_dtype, choose_storage, cpu_features
 from easel.worker.engine import Engine
 from easel.worker.footprint import Footprint
 from easel.worker.loops import spare_slots, step_loop
@@ -42,9 +42,11 @@ def load_engine(
     sketch = sketch_directory(path)
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device, cpu_features())
-    shape = allocation(Footprint.of(sketch, config, dtype), device).shape
+    storage = choose_storage(config, device, dtype, cpu_features())
+    footprint = Footprint.of(sketch, config, dtype, storage, device=device)
+    shape = allocation(footprint, device).shape
     build = definition_of(sketch.info.architecture).build
-    model = build(sketch.dimensions, load_parameters(path, sketch.plan, dtype, device, progress))
+    model = build(sketch.dimensions, load_parameters(path, footprint.plan, dtype, device, progress))
     return Engine(
         model=sketch.info,
         shape=shape,

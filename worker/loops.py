@@ -1,10 +1,14 @@
 """Which way a replica loops over its steps."""
 
+from importlib.util import find_spec
+
 import torch
 
 from easel.kernels.persistent import PersistentControl
 from easel.scheduler.messages import ReplicaShape
 from easel.worker.config import LoopKind
+from easel.worker.cuda_graphs import GraphRecorder
+from easel.worker.cuda_while import WhileRecorder
 from easel.worker.denoise import MaskedDenoiser
 from easel.worker.errors import WorkerError
 from easel.worker.fixed_inputs import Bounds, bucket_sizes
@@ -63,15 +67,8 @@ def _pages_seen(shape: ReplicaShape, window: int | None) -> int:
 
 
 def _recorder(kind: LoopKind) -> Recorder:
-    # Imported here: neither is of any use without a GPU, and cuda.core is installed with `easel[cuda]` only.
     if kind is LoopKind.GRAPH:
-        from easel.worker.cuda_graphs import GraphRecorder  # noqa: PLC0415
-
         return GraphRecorder()
-    try:
-        from easel.worker.cuda_while import WhileRecorder  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise WorkerError(
-            f"loop 'while' needs the package {error.name!r}: install easel with the extra 'cuda'."
-        ) from None
+    if find_spec("cuda") is None or find_spec("cuda.core") is None:
+        raise WorkerError("loop 'while' needs the package 'cuda-core': install easel with the extra 'cuda'.")
     return WhileRecorder()

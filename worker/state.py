@@ -6,7 +6,7 @@ import torch
 
 from easel.scheduler.messages import ReplicaShape
 from easel.scheduler.phase import SequenceLayout
-from easel.scheduler.window import window_pages_per_request
+from easel.scheduler.window import with_window
 from easel.worker.config import EngineConfig
 from easel.worker.denoise import Denoiser, MaskedDenoiser
 from easel.worker.errors import WorkerError
@@ -37,8 +37,7 @@ def replica_shape(
             f"page_size {page_size} must be a multiple of the block length {info.block_length}."
         )
     window = next((group.window for group in dimensions.kv_groups if group.window), 0)
-    per_request = window_pages_per_request(window, page_size, info.block_length) if window else 0
-    return ReplicaShape(
+    shape = ReplicaShape(
         slots=slots,
         pages=pages,
         page_size=page_size,
@@ -46,11 +45,10 @@ def replica_shape(
         max_model_tokens=info.max_model_tokens,
         eos_token_ids=info.eos_token_ids,
         layout=layout,
-        window=window,
-        window_pages=slots * per_request,
         partial=config.partial or layout is SequenceLayout.BIDIRECTIONAL,
         refresh_limit=config.refresh_limit,
     )
+    return with_window(shape, window) if window else shape
 
 
 def store_tokens(shape: ReplicaShape, dimensions: BackboneConfig) -> tuple[int, ...]:

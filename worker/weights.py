@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from easel.kernels.linear import pack
 from easel.worker.errors import (
     CheckpointError,
     MissingFile,
@@ -18,12 +19,14 @@ from easel.worker.errors import (
     UnsafeCheckpoint,
 )
 from easel.worker.model_info import read_json
-from easel.worker.parameters import ParameterPlan
+from easel.worker.parameters import Fill, ParameterPlan
+from easel.worker.storage import fill
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})  # others are quantised: their numbers need scales
+FLOAT8 = frozenset({"F8_E4M3"})
 
 Progress = Callable[[int, int], None]  # tensors read so far, tensors in all
 
@@ -48,7 +51,8 @@ def load_parameters(
     Names and shapes of all files are checked before anything is allocated. Files are
     memory-mapped one at a time, so host memory peaks at the parameters (if they lie there) plus
     the largest file. Raises MissingFile, UnsafeCheckpoint, UnreadableWeights, or TensorMismatch
-    for a tensor that is missing, unexpected, there twice, quantised, or of another shape.
+    for a tensor that is missing, unexpected, there twice, of another shape, or quantised where
+    the plan does not say so.
     """
     shards = [_checked(file, names, plan) for file, names in _listed(path).items()]
     _check_each_once(shards, plan)
@@ -56,15 +60,12 @@ def load_parameters(
         name: torch.empty(shape, dtype=plan.dtype_of(name, dtype), device=device)
         for name, shape in plan.parameters.items()
     }
-    done = 0
-    for shard in shards:
-        with _opened(shard.file) as opened:
-            for name in shard.names:
-                source = plan.sources[name]
-                parameters[source.parameter][source.at].copy_(opened.get_tensor(name))
-                done += 1
-                if progress is not None:
-                    progress(done, len(plan.sources))
+    for done, (name, opened) in enumerate(_places(shards, plan), 1):
+        fill(parameters, plan.sources[name], opened.get_tensor(name))
+        if progress is not None:
+            progress(done, len(plan.sources))
+    for name in plan.packed:
+        parameters[name] = pack(parameters[name])
     return parameters
 
 
@@ -121,10 +122,18 @@ def _checked(file: Path, listed: frozenset[str], plan: ParameterPlan) -> _Shard:
 def _check_tensor(name: str, shape: tuple[int, ...], kind: str, plan: ParameterPlan) -> None:
     if name not in plan.sources:
         raise TensorMismatch(name, "no such tensor", f"shape {shape}")
-    if shape != plan.sources[name].shape:
-        raise TensorMismatch(name, f"shape {plan.sources[name].shape}", f"shape {shape}")
-    if kind not in FLOATS:
-        raise TensorMismatch(name, f"one of {', '.join(sorted(FLOATS))}", kind)
+    source = plan.sources[name]
+    same = _wide(shape) == _wide(source.shape) if source.is_scale else shape == source.shape
+    if not same:
+        raise TensorMismatch(name, f"shape {source.shape}", f"shape {shape}")
+    kinds = FLOAT8 if source.float8 else FLOATS
+    if kind not in kinds:
+        raise TensorMismatch(name, f"one of {', '.join(sorted(kinds))}", kind)
+
+
+def _wide(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The dimensions that are not 1: formats differ in how many of the others they write."""
+    return tuple(size for size in shape if size != 1)
 
 
 def _check_each_once(shards: list[_Shard], plan: ParameterPlan) -> None:
@@ -137,6 +146,22 @@ def _check_each_once(shards: list[_Shard], plan: ParameterPlan) -> None:
     for name, source in plan.sources.items():
         if name not in where:
             raise TensorMismatch(name, f"shape {source.shape}", "nothing")
+
+
+def _places(shards: list[_Shard], plan: ParameterPlan) -> Generator[tuple[str, Any], None, None]:
+    """Every tensor's name and its opened file, one file at a time.
+
+    What multiplies numbers comes after all numbers.
+    """
+    scales = {name for name, source in plan.sources.items() if source.fill is Fill.SCALE}
+    for turn in (plan.sources.keys() - scales, scales):
+        for shard in shards:
+            if turn.isdisjoint(shard.names):
+                continue
+            with _opened(shard.file) as opened:
+                for name in shard.names:
+                    if name in turn:
+                        yield name, opened
 
 
 @contextmanager

@@ -1,10 +1,9 @@
 """The most memory that one forward and its denoising step take beyond what is allocated for good.
 
 A bound, not a prediction: each stage below is charged for the tensors that live at the same time in
-it, at the largest batch there can be, and the dearest stage counts. docs/models.md has the formula.
+it, at the largest batch there can be, and the dearest stage counts. docs/models.md has the formulas.
+Here are those of plain torch, which copies keys and makes masks; a GPU's are in worker/workspace_gpu.py.
 """
-
-from dataclasses import dataclass
 
 import torch
 
@@ -12,10 +11,10 @@ from easel.kernels.attention import GROUP_KEYS
 from easel.kernels.attention_layout import JOINED_TOKENS
 from easel.kernels.head import CHUNK_ELEMENTS
 from easel.scheduler.messages import ReplicaShape
-from easel.scheduler.phase import SequenceLayout
-from easel.scheduler.window import longest_write
 from easel.worker.anatomy import Anatomy, LayerAnatomy
 from easel.worker.kv_cache import KVGroup
+from easel.worker.largest_batch import LargestBatch
+from easel.worker.workspace_gpu import gpu_workspace_bytes
 
 FLOAT32 = 4
 INDEX = 8  # bytes of an int64
@@ -26,62 +25,22 @@ SOFT_ROWS, SOFT_BYTES = 256, 10  # soft embeddings that are summed at a time, an
 KEY_BYTES = 32  # of each visible key while a layout is made: its index, and what that is computed from
 
 
-@dataclass(frozen=True, slots=True)
-class LargestBatch:
-    """The most that one forward can hold."""
-
-    tokens: int
-    canvases: int
-    block: int
-    page_size: int
-    rows: int
-    longest_prefix: int  # tokens that one row can see
-    prefixes: int  # tokens that all canvases can see; of a page that several share, each counts its own
-    longest_causal: int  # queries of the longest causal row; 0: there are none
-    causal_tokens: int  # queries of all causal rows
-
-    @classmethod
-    def of(cls, shape: ReplicaShape) -> "LargestBatch":
-        """All slots' canvases, all their commits, and the refresh quota; or whole sequences."""
-        block, pool = shape.block_length, shape.pages * shape.page_size
-        canvases, longest = shape.slots * block, min(shape.max_model_tokens, pool)
-        if shape.layout is SequenceLayout.BIDIRECTIONAL:
-            whole = min(shape.slots * (shape.max_model_tokens + block), pool + canvases)
-            return cls(whole, shape.slots, block, shape.page_size, shape.slots, longest, whole, 0, 0)
-        quota, rows, causal = max(shape.refresh_limit, block), 2 * shape.slots, 0
-        if shape.layout is SequenceLayout.CAUSAL:
-            write = longest_write(shape.page_size, block) if shape.window else quota
-            causal = max(block, min(quota, write))
-        else:
-            rows += -(-quota // block)  # each block of a chunk is a row of its own
-        return cls(
-            tokens=2 * canvases + quota,
-            canvases=shape.slots,
-            block=block,
-            page_size=shape.page_size,
-            rows=rows,
-            longest_prefix=longest,
-            prefixes=min(shape.slots * longest, pool),
-            longest_causal=causal,
-            causal_tokens=canvases + quota if causal else 0,
-        )
-
-    def keys(self, window: int | None) -> int:
-        """That one row sees at most, its own included; rounded up generously, to a power of two of pages."""
-        seen = self.longest_prefix if window is None else min(self.longest_prefix, window)
-        pages = -(-seen // self.page_size)
-        padded = self.page_size * (1 << (pages - 1).bit_length()) if pages else 0
-        return padded + max(self.block, self.longest_causal)
-
-
 def workspace_bytes(
     anatomy: Anatomy,
     groups: tuple[KVGroup, ...],
     shape: ReplicaShape,
     dtype: torch.dtype,
+    device: torch.device,
+    *,
+    float8: bool = False,
 ) -> int:
-    """An upper bound in bytes, for forwards whose refresh work stays within the shape's limit."""
+    """An upper bound in bytes, for forwards that stay within the shape's limits.
+
+    `float8`: whether matrices are kept in it.
+    """
     batch = LargestBatch.of(shape)
+    if device.type == "cuda":
+        return gpu_workspace_bytes(anatomy, groups, batch, dtype.itemsize, float8=float8)
     hidden = batch.tokens * anatomy.hidden_size * dtype.itemsize
     layouts = sum(_layout_bytes(batch, group) for group in groups)
     attention = max(_attention_bytes(batch, layer, dtype) for layer in anatomy.layers)

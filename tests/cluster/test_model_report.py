@@ -1,5 +1,6 @@
 """What `easel doctor` says of a model's sizes."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from easel.cluster.errors import ConfigError
 from easel.cluster.model_report import Place, billions, examine_sizes, parse_bytes, readable, size_findings
 from easel.worker.config import EngineConfig
 from easel.worker.sketch import sketch_preset
+from easel.worker.storage import Storage
 from tests.checkpoints import write_tiny_checkpoint
 
 GIB = 2**30
@@ -32,11 +34,28 @@ def test_a_preset_is_explained_before_anybody_downloads_it() -> None:
     assert found["family"].detail == "LLaDA2 (LLaDA2MoeModelLM), block-causal, blocks of 32"
     assert found["parameters"].detail == "16.26 B, of which a token meets 1.43 B"
     assert found["weights"].detail == "30.3 GiB in bfloat16"
-    assert found["each slot"].detail.endswith("registers 1.0 KiB")
+    assert found["each slot"].detail.endswith("registers 1.1 KiB")
     assert found["prefix"].detail == "39.1 MiB per 1,000 tokens, pages of 32"
     assert found["fits"].verdict is Verdict.OK
     assert "256 slots" in found["fits"].detail
     assert "workspace" in found["fits"].detail
+
+
+def test_weights_that_a_gpu_keeps_in_eight_bits_are_counted_so() -> None:
+    place, storage = Place("a device", 72 * GIB, choose=True), Storage(quantise=True, float8=True)
+    found = size_findings(sketch_preset("LLaDA2.0-mini"), EngineConfig(), torch.bfloat16, place, storage)
+    details = {finding.name: finding.detail for finding in found}
+    assert details["weights"] == "15.8 GiB in float8 and bfloat16"
+
+
+def test_a_model_that_is_quantised_in_another_way_is_broken_and_says_why(tmp_path: Path) -> None:
+    write_tiny_checkpoint(tmp_path)
+    file = tmp_path / "config.json"
+    gptq = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | gptq))
+    (found,) = examine_sizes(tmp_path, None, None, "auto")
+    assert found.verdict is Verdict.BROKEN
+    assert "quant_method='gptq'" in found.detail
 
 
 def test_a_model_that_is_too_large_is_broken_and_says_why() -> None:

@@ -17,6 +17,8 @@ SHAPES: dict[str, Callable[[int, int], ReplicaShape]] = {
     "block causal": shape,
     "partial": lambda slots, pages: replace(shape(slots, pages), partial=True),
     "windowed": windowed_shape,
+    "windowed, two writes": lambda slots, pages: windowed_shape(slots, pages, writes=2),
+    "windowed, one commit": lambda slots, pages: replace(windowed_shape(slots, pages), commit_limit=1),
     "bidirectional": bidirectional_shape,
 }
 SHARED = tuple(range(20, 84))  # prompts are cut from here, so that many share pages
@@ -90,6 +92,11 @@ class Interleavings(RuleBasedStateMachine):
     def apply(self) -> None:
         assert self.pending is not None
         self.replica.finish(self.pending)
+        self.pending = None
+
+    @precondition(lambda self: self.pending is not None)
+    @rule()
+    def forget_the_plan(self) -> None:
         self.pending = None
 
     @precondition(lambda self: self.pending is None)

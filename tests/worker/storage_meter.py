@@ -32,7 +32,8 @@ class StorageMeter(TorchDispatchMode):
     ) -> Any:
         found = func(*args, **(kwargs or {}))
         for tensor in _tensors(found):
-            if tensor.device.type != "meta":  # which takes no memory
+            # What is on "meta" takes no memory; what oneDNN packed has no storage that can be asked.
+            if tensor.device.type != "meta" and not tensor.is_mkldnn:
                 self._count(tensor.untyped_storage())
         return found
 

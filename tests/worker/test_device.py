@@ -5,8 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from easel.worker.device import choose_dtype, cpu_features, usable_cores
+from easel.kernels.linear import packs
+from easel.worker.config import EngineConfig
+from easel.worker.device import (
+    choose_dtype,
+    choose_storage,
+    cpu_features,
+    multiplies_float8,
+    usable_cores,
+)
 from easel.worker.errors import WorkerError
+from easel.worker.storage import Storage
 
 CPU = torch.device("cpu")
 NONE: frozenset[str] = frozenset()
@@ -57,3 +66,35 @@ def test_an_unknown_dtype_is_refused_with_the_known_ones() -> None:
 
 def test_a_process_may_run_on_at_least_one_core() -> None:
     assert usable_cores() >= 1
+
+
+@pytest.mark.parametrize("features", [NONE, frozenset({"amx_bf16"})])
+def test_auto_packs_bfloat16_where_a_cpu_multiplies_it_and_never_float32(features: frozenset[str]) -> None:
+    found = choose_storage(EngineConfig(), CPU, torch.bfloat16, features)
+    assert found == Storage(packed=bool(features) and packs(torch.bfloat16))
+    assert choose_storage(EngineConfig(), CPU, torch.float32, features) == Storage()
+
+
+def test_packing_can_be_asked_for_and_declined() -> None:
+    always, never = EngineConfig(pack_weights="always"), EngineConfig(pack_weights="never")
+    assert choose_storage(never, CPU, torch.bfloat16, frozenset({"amx_bf16"})) == Storage()
+    assert choose_storage(always, CPU, torch.float32, NONE) == Storage(packed=True)
+    with pytest.raises(WorkerError, match="packs no float64 for this CPU; set it to auto"):
+        choose_storage(always, CPU, torch.float64, NONE)
+
+
+def test_a_cpu_computes_with_what_float8_numbers_mean() -> None:
+    assert not multiplies_float8(CPU)
+    assert choose_storage(EngineConfig(quantise="fp8"), CPU, torch.float32, NONE) == Storage(quantise=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        (EngineConfig(quantise="int4"), "quantise is 'int4'; it must be one of none, fp8"),
+        (EngineConfig(pack_weights="on"), "pack_weights is 'on'; it must be one of auto, always, never"),
+    ],
+)
+def test_an_unknown_storage_is_refused_with_the_known_ones(config: EngineConfig, problem: str) -> None:
+    with pytest.raises(WorkerError, match=problem):
+        choose_storage(config, CPU, torch.float32, NONE)

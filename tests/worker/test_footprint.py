@@ -116,8 +116,24 @@ def test_a_slot_of_diffusion_gemma_by_hand() -> None:
     assert set(slot) == {"registers", "denoiser", "sliding window"}
     # Soft embeddings, and a few numbers about the block.
     assert 0 <= slot["denoiser"] - 256 * 2816 * 2 < 100
-    # 25 layers of 8 heads of 256; 16 pages of 64 before a chunk of 256, which takes 4, and one that is cut.
-    assert slot["sliding window"] == 21 * 64 * 25 * 2 * 8 * 256 * 2
+    # 25 layers of 8 heads of 256; 1,023 tokens before a token and itself touch up to 17 pages of 64.
+    assert slot["sliding window"] == 17 * 64 * 25 * 2 * 8 * 256 * 2
+
+
+def test_slots_have_pages_for_what_one_forward_writes_in_common() -> None:
+    """16 commits of 256 slots and a refresh quota of 2,048 tokens: 24 rows of 4 pages of 64."""
+    found = Footprint.of(sketch_preset("DiffusionGemma-26B-A4B"), EngineConfig(), torch.bfloat16)
+    assert found.spare(256) == 24 * 4 * 64 * 25 * 2 * 8 * 256 * 2
+    assert found.spare(1) == found.spare(256) // 24
+    assert found.shape(256, 1).commit_limit == 16
+    assert Footprint.of(sketch_preset("SDAR-8B-Chat"), EngineConfig(), torch.bfloat16).spare(256) == 0
+
+
+def test_hundreds_of_canvases_fit_beside_diffusion_gemma() -> None:
+    sketch = sketch_preset("DiffusionGemma-26B-A4B")
+    found = Footprint.of(sketch, EngineConfig(), torch.bfloat16, device=torch.device("cuda"))
+    assert found.fit(141 * 10**9, None, None, prefix=4096)[0] == 256
+    assert found.fit(80 * 10**9, None, None, prefix=4096)[0] >= 80
 
 
 def test_a_page_holds_the_keys_and_values_of_full_layers() -> None:

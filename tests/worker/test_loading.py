@@ -40,10 +40,13 @@ def test_pages_hold_one_block_unless_said_otherwise(tiny: TinyCheckpoint) -> Non
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_weights_and_pages_have_the_dtype_asked_for(tiny: TinyCheckpoint, dtype: torch.dtype) -> None:
-    runner = load_engine(tiny.path, replace(CONFIG, dtype=str(dtype).removeprefix("torch."))).runner
+    config = replace(CONFIG, dtype=str(dtype).removeprefix("torch."), pack_weights="never")
+    runner = load_engine(tiny.path, config).runner
     model = runner.machine.model
     assert isinstance(model, Decoder)
-    weights = [model.embedding, model.head, model.final_norm, model.layers[0].qkv]
+    qkv = model.layers[0].qkv
+    assert isinstance(qkv, torch.Tensor)
+    weights = [model.embedding, model.head, model.final_norm, qkv]
     cache = runner.machine.cache
     assert {tensor.dtype for tensor in [*weights, *cache.keys, *cache.values]} == {dtype}
 

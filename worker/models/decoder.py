@@ -12,12 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from easel.kernels.attention import canvas_attention
+from easel.kernels.linear import Weight, linear
 from easel.kernels.norm import rms_norm
 from easel.kernels.rope import apply_rotary, inverse_frequencies, rotary_angles
 from easel.worker.batch import ForwardBatch
 from easel.worker.kv_cache import KVCache, LayerPlace
 from easel.worker.models.config import DecoderConfig
 from easel.worker.models.mlp import DenseMLP, ExpertMLP, build_mlp
+from easel.worker.parameters import weight_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +28,10 @@ class DecoderLayer:
 
     place: LayerPlace
     input_norm: Tensor  # [h]
-    qkv: Tensor  # [q + 2 kv, h]
+    qkv: Weight  # [q + 2 kv, h]
     qkv_bias: Tensor | None  # [q + 2 kv]
     qk_norm: Tensor | None  # [heads + kv_heads, head_dim]; the query heads' weight, then the key heads'
-    out: Tensor  # [h, q]
+    out: Weight  # [h, q]
     mlp_norm: Tensor  # [h]
     mlp: DenseMLP | ExpertMLP
 
@@ -70,7 +72,7 @@ class Decoder:
         cache: KVCache,
     ) -> Tensor:
         config, place = self.config, layer.place
-        heads = F.linear(x, layer.qkv, layer.qkv_bias).view(x.shape[0], -1, config.head_dim)
+        heads = linear(x, layer.qkv, layer.qkv_bias).view(x.shape[0], -1, config.head_dim)
         queries, values = config.heads, config.heads + config.kv_heads  # where k and v start
         turned = heads[:, :values]
         if layer.qk_norm is not None:
@@ -81,7 +83,7 @@ class Decoder:
             cache.write(place, batch.written_to[place.group], k[batch.written], v[batch.written])
         layout, scale = batch.layouts[place.group], config.head_dim**-0.5
         found = canvas_attention(q, k, v, *cache.read(place), layout, scale)
-        return F.linear(found.flatten(1), layer.out)
+        return linear(found.flatten(1), layer.out)
 
 
 def build_decoder(config: DecoderConfig, parameters: Mapping[str, Tensor]) -> Decoder:
@@ -103,10 +105,10 @@ def _layer(config: DecoderConfig, parameters: Mapping[str, Tensor], index: int) 
     return DecoderLayer(
         place=config.places[index],
         input_norm=parameters[f"{prefix}input_norm"],
-        qkv=parameters[f"{prefix}qkv"],
+        qkv=weight_of(parameters, f"{prefix}qkv"),
         qkv_bias=parameters[f"{prefix}qkv_bias"] if config.qkv_bias else None,
         qk_norm=_qk_norm(config, parameters, prefix) if config.qk_norm else None,
-        out=parameters[f"{prefix}out"],
+        out=weight_of(parameters, f"{prefix}out"),
         mlp_norm=parameters[f"{prefix}mlp_norm"],
         mlp=build_mlp(parameters, prefix, config.experts if config.has_experts(index) else None),
     )

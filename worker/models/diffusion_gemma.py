@@ -6,6 +6,7 @@ the mathematics is transformers' `diffusion_gemma` (checked there, and in this m
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,13 @@ from easel.worker.models.gemma_layers import (
     gemma_norm,
     roles_of,
 )
-from easel.worker.parameters import ParameterPlan, Source
+from easel.worker.parameters import (
+    ParameterPlan,
+    Source,
+    expert_scales_of,
+    matrices_among,
+    weight_of,
+)
 
 _DECODER, _ENCODER = "model.decoder.", "model.encoder.language_model."
 _NORMS = {
@@ -131,6 +138,7 @@ def parameter_plan(config: GemmaConfig) -> ParameterPlan:
             f"{_ENCODER}norm.",
             *tied,
         ),
+        matrices=matrices_among(draft.parameters),
     )
 
 
@@ -141,15 +149,21 @@ def build_model(config: GemmaConfig, parameters: Mapping[str, Tensor]) -> Diffus
         config=config,
         embedding=embedding,
         conditioning=SelfConditioning(
-            *(parameters[f"conditioning.{part.name}"] for part in fields(SelfConditioning))
+            norm=parameters["conditioning.norm"],
+            gate_up=weight_of(parameters, "conditioning.gate_up"),
+            down=weight_of(parameters, "conditioning.down"),
         ),
-        layers=tuple(
-            GemmaLayer(*(parameters[f"layers.{index}.{part.name}"] for part in fields(GemmaLayer)))
-            for index in range(config.layers)
-        ),
+        layers=tuple(_layer(parameters, f"layers.{index}.") for index in range(config.layers)),
         final_norm=parameters["final_norm"],
         frequencies=tuple(frequencies(shape).to(embedding.device) for shape in (config.full, config.sliding)),
     )
+
+
+def _layer(parameters: Mapping[str, Tensor], prefix: str) -> GemmaLayer:
+    names = [part.name for part in fields(GemmaLayer) if part.name != "expert_scales"]
+    whole: dict[str, Any] = {name: parameters[prefix + name] for name in names}
+    whole |= {name: weight_of(parameters, prefix + name) for name in ("qkv", "out", "gate_up", "down")}
+    return GemmaLayer(**whole, expert_scales=expert_scales_of(parameters, prefix))
 
 
 def _attention(draft: _Draft, config: GemmaConfig, index: int) -> None:

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from easel.kernels.attention import canvas_attention
-from easel.kernels.moe import Activation, expert_mlp, gated, softmax_router
+from easel.kernels.linear import Weight, linear
+from easel.kernels.moe import Activation, ExpertScales, expert_mlp, gated, softmax_router
 from easel.kernels.rope import apply_rotary, inverse_frequencies
 from easel.worker.batch import ForwardBatch
 from easel.worker.kv_cache import KVCache, LayerPlace
@@ -21,14 +22,14 @@ class GemmaLayer:
     """One layer; q = heads * head_dim, kv = kv_heads * head_dim, both of the layer's kind."""
 
     input_norm: Tensor  # [h]
-    qkv: Tensor  # [q + 2 kv, h]; [q + kv, h] in full layers, whose values are their keys
+    qkv: Weight  # [q + 2 kv, h]; [q + kv, h] in full layers, whose values are their keys
     query_norm: Tensor  # [head_dim]
     key_norm: Tensor  # [head_dim]
-    out: Tensor  # [h, q]
+    out: Weight  # [h, q]
     attention_norm: Tensor  # [h]  after attention
     dense_norm: Tensor  # [h]
-    gate_up: Tensor  # [2 intermediate, h]
-    down: Tensor  # [h, intermediate]
+    gate_up: Weight  # [2 intermediate, h]
+    down: Weight  # [h, intermediate]
     dense_out_norm: Tensor  # [h]
     expert_norm: Tensor  # [h]
     router: Tensor  # [experts, h]
@@ -39,6 +40,7 @@ class GemmaLayer:
     expert_out_norm: Tensor  # [h]
     out_norm: Tensor  # [h]  after the sum of both
     scalars: Tensor  # [2]  factor of the output, by role
+    expert_scales: ExpertScales | None  # of float8 experts
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,8 @@ class SelfConditioning:
     """How a canvas's soft embeddings of the last step enter the next one."""
 
     norm: Tensor  # [h]
-    gate_up: Tensor  # [2 intermediate, h]
-    down: Tensor  # [h, intermediate]
+    gate_up: Weight  # [2 intermediate, h]
+    down: Weight  # [h, intermediate]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ def _attention(
     h: Tensor, layer: GemmaLayer, place: LayerPlace, config: GemmaConfig, given: LayerInput
 ) -> Tensor:
     group, eps, batch = config.kv_groups[place.group], config.rms_norm_eps, given.batch
-    heads = F.linear(h, layer.qkv).view(len(h), -1, group.head_dim)
+    heads = linear(h, layer.qkv).view(len(h), -1, group.head_dim)
     at = config.heads  # where the keys begin
     raw_keys = heads[:, at : at + group.kv_heads]
     q = apply_rotary(gemma_norm(heads[:, :at], layer.query_norm, eps), *given.angles[place.group])
@@ -110,11 +112,11 @@ def _attention(
     if batch.written.numel():
         given.cache.write(place, batch.written_to[place.group], k[batch.written], v[batch.written])
     found = canvas_attention(q, k, v, *given.cache.read(place), batch.layouts[place.group], scale=1.0)
-    return F.linear(found.flatten(1), layer.out)
+    return linear(found.flatten(1), layer.out)
 
 
-def _mlp(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-    return F.linear(gated(F.linear(x, gate_up), Activation.GELU_TANH), down)
+def _mlp(x: Tensor, gate_up: Weight, down: Weight) -> Tensor:
+    return linear(gated(linear(x, gate_up), Activation.GELU_TANH), down)
 
 
 def _experts(x: Tensor, layer: GemmaLayer, config: GemmaConfig) -> Tensor:
@@ -124,7 +126,8 @@ def _experts(x: Tensor, layer: GemmaLayer, config: GemmaConfig) -> Tensor:
     index, weight = softmax_router(F.linear(routed, layer.router), config.experts_chosen, renormalise=True)
     weight = weight * layer.expert_scale[index]
     inner = gemma_norm(x, layer.expert_norm, eps)
-    return expert_mlp(inner, index, weight, layer.expert_gate_up, layer.expert_down, Activation.GELU_TANH)
+    matrices = layer.expert_gate_up, layer.expert_down
+    return expert_mlp(inner, index, weight, *matrices, Activation.GELU_TANH, layer.expert_scales)
 
 
 def roles_of(batch: ForwardBatch) -> Tensor:

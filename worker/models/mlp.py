@@ -6,20 +6,29 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from easel.kernels.moe import Activation, expert_mlp, gated, grouped_sigmoid_router, softmax_router
+from easel.kernels.linear import Weight, linear
+from easel.kernels.moe import (
+    Activation,
+    ExpertScales,
+    expert_mlp,
+    gated,
+    grouped_sigmoid_router,
+    softmax_router,
+)
 from easel.worker.models.config import Experts, Router
+from easel.worker.parameters import expert_scales_of, weight_of
 
 
 @dataclass(frozen=True, slots=True)
 class DenseMLP:
     """down · (silu(gate · x) * (up · x))."""
 
-    gate_up: Tensor  # [2 size, h]  the gate's rows first
-    down: Tensor  # [h, size]
+    gate_up: Weight  # [2 size, h]  the gate's rows first
+    down: Weight  # [h, size]
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, h] to [n, h]."""
-        return F.linear(gated(F.linear(x, self.gate_up), Activation.SILU), self.down)
+        return linear(gated(linear(x, self.gate_up), Activation.SILU), self.down)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +40,12 @@ class ExpertMLP:
     router_bias: Tensor | None  # [experts]  float32
     gate_up: Tensor  # [experts, 2 size, h]
     down: Tensor  # [experts, h, size]
+    scales: ExpertScales | None  # of float8 experts
     shared: DenseMLP | None
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, h] to [n, h]."""
-        found = expert_mlp(x, *self.route(x), self.gate_up, self.down, Activation.SILU)
+        found = expert_mlp(x, *self.route(x), self.gate_up, self.down, Activation.SILU, self.scales)
         return found if self.shared is None else found.add_(self.shared.forward(x))
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,9 +69,10 @@ def build_mlp(parameters: Mapping[str, Tensor], prefix: str, experts: Experts | 
         router_bias=parameters[f"{prefix}router_bias"] if grouped else None,
         gate_up=parameters[f"{prefix}expert_gate_up"],
         down=parameters[f"{prefix}expert_down"],
+        scales=expert_scales_of(parameters, prefix),
         shared=_dense(parameters, f"{prefix}shared_") if experts.shared_size else None,
     )
 
 
 def _dense(parameters: Mapping[str, Tensor], prefix: str) -> DenseMLP:
-    return DenseMLP(parameters[f"{prefix}gate_up"], parameters[f"{prefix}down"])
+    return DenseMLP(weight_of(parameters, f"{prefix}gate_up"), weight_of(parameters, f"{prefix}down"))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from easel.worker.models.config import DecoderConfig, Experts, Router
-from easel.worker.parameters import ParameterPlan, Source
+from easel.worker.parameters import ParameterPlan, Source, matrices_among
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,7 @@ def decoder_plan(config: DecoderConfig, names: TensorNames) -> ParameterPlan:
         draft.sources,
         ignored=(head,) if config.tied_embeddings else (),  # some tied checkpoints store it all the same
         float32=frozenset(name for name in draft.parameters if exact and ".router" in name),
+        matrices=matrices_among(draft.parameters),
     )
 
 
