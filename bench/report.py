@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from easel.worker.device import cpu_features, usable_cores
+
+Name = TypeVar("Name")  # of a variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +56,9 @@ class Figure:
     rounds: tuple[float, ...]
 
 
-def alternate(variants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, Figure]:
+def alternate(variants: Mapping[Name, Callable[[], float]], rounds: int) -> dict[Name, Figure]:
     """Run the variants in turn, A/B/A/B, so that drift of the machine touches all alike."""
-    results: dict[str, list[float]] = {name: [] for name in variants}
+    results: dict[Name, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, run in variants.items():
             results[name].append(run())

@@ -92,14 +92,15 @@ def build_batch(
     )
 
 
-def _tensors(columns: Sequence[Numbers], device: torch.device) -> Sequence[Tensor]:
+def _tensors(columns: Sequence[Numbers], device: torch.device) -> list[Tensor]:
     """One tensor of each column; all of them reach the device in one copy."""
     whole = array("q")
     for column in columns:
         whole.extend(column)
     if not whole:
         return [torch.empty(0, dtype=torch.int64, device=device) for _ in columns]
-    return torch.frombuffer(whole, dtype=torch.int64).to(device).split([len(column) for column in columns])
+    joined = torch.frombuffer(whole, dtype=torch.int64).to(device)
+    return list(torch.split(joined, [len(column) for column in columns]))
 
 
 def _add(

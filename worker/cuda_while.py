@@ -4,6 +4,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ def compile_proceed(architecture: str) -> bytes:
     return _compiled(architecture).code
 
 
-def _compiled(architecture: str):
+def _compiled(architecture: str) -> Any:
     # Imported here, as everywhere in this file: cuda.core is only where there is a GPU.
     from cuda.core import Program, ProgramOptions  # noqa: PLC0415
 
@@ -74,7 +75,7 @@ class WhileRecorder:
 class LoopedSteps:
     """The host only waits, and asks for an end when something is to be done first."""
 
-    graph: object  # cuda.core Graph
+    graph: Any  # cuda.core's Graph
     pool: torch.cuda.MemPool
     preempted: Tensor  # [1]  int32  pinned; the device reads it after each step
     pause: Callable[[float], None]

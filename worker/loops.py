@@ -46,7 +46,7 @@ def _persistent(machine: Machine, bounds: Bounds) -> PersistentLoop:
     if not isinstance(machine.denoiser, MaskedDenoiser):
         raise WorkerError("loop 'persistent' denoises masked canvases, not those of this model; use 'graph'.")
     weights, device = persistent_weights(machine.model), machine.registers.device
-    room = torch.cuda.get_device_properties(device).L2_cache_size
+    room = int(torch.cuda.get_device_properties(device).L2_cache_size)
     if weights.nbytes > room:
         raise WorkerError(
             f"loop 'persistent' reads the weights from the L2 cache of {room} bytes in every step, "

@@ -1,7 +1,7 @@
 """A recorder of steps that needs no GPU, with what makes CUDA graphs dangerous: everything the host
 decided while recording stays decided, every tensor stays where it was."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -149,7 +149,7 @@ class TapedStep:
 
 
 @contextmanager
-def kernels_for(tape: Tape, patch: pytest.MonkeyPatch) -> Iterator[None]:
+def kernels_for(tape: Tape, patch: pytest.MonkeyPatch) -> Generator[None]:
     """Steps take the ways they take on a GPU. The kernels' definitions stand in for Triton's launches:
     like those they read their tensors when they are launched."""
 
@@ -158,10 +158,14 @@ def kernels_for(tape: Tape, patch: pytest.MonkeyPatch) -> Iterator[None]:
 
     with patch.context() as patched:
         patched.setattr(batch, "attention_layout", ragged)
-        patched.setattr(row_stats, "has_triton", lambda tensor: True)
+        patched.setattr(row_stats, "has_triton", _has_triton)
         patched.setattr(attention_triton, "ragged_attention", tape.launched(_attention))
         patched.setattr(head_triton, "tiled_row_stats", tape.launched(_row_stats))
         yield
+
+
+def _has_triton(_tensor: Tensor) -> bool:
+    return True
 
 
 def _attention(
