@@ -73,11 +73,15 @@ def print_setup(console: Console, setup: Setup) -> None:
     console.print("  ".join(f"[dim]{name}[/dim] {value}" for name, value in asdict(setup).items()))
 
 
-def print_figures(console: Console, title: str, unit: str, rows: Mapping[str, Mapping[str, Figure]]) -> None:
-    """One line per case, one column per variant."""
+def print_figures(
+    console: Console, title: str, unit: str, rows: Mapping[str, Mapping[str, Figure]], places: int = 1
+) -> None:
+    """One line per case, one column per variant, with so many decimal places."""
     table = Table("", *next(iter(rows.values())), title=f"{title} ({unit}; median, lowest–highest)")
     for case, figures in rows.items():
-        cells = [f"{f.median:,.1f} ({f.low:,.1f}–{f.high:,.1f})" for f in figures.values()]
+        cells = [
+            f"{f.median:,.{places}f} ({f.low:,.{places}f}–{f.high:,.{places}f})" for f in figures.values()
+        ]
         table.add_row(case, *cells)
     console.print(table)
 
