@@ -1,8 +1,8 @@
 """Mixture of experts: each token goes through a few gated MLPs out of many (Shazeer et al., 2017).
 
 On a GPU four Triton launches do it, or `torch.nn.functional.grouped_mm` between two of them; nothing
-waits for the device there. Elsewhere an expert's tokens are multiplied at once, and experts without
-tokens are not read.
+waits for the device there. Elsewhere few tokens go through grouped_mm too; of many, an expert's are
+multiplied at once, and experts without tokens are not read.
 """
 
 from enum import Enum
@@ -37,6 +37,9 @@ __all__ = [
 
 # Tokens of an expert from which on grouped_mm's large tiles pay for its two more passes over memory.
 GROUPED_FROM = 128
+# Pairs of a token and an expert up to which a CPU multiplies all experts in one call: it is faster at any
+# number, but holds what every pair comes to at once.
+GROUPED_ON_CPU = 2048
 
 
 class Activation(Enum):
@@ -78,6 +81,8 @@ def expert_mlp(
             products = _grouped_products(x, routes, gate_up, down, activation)
             return moe_triton.summed_products(products, routes, weight)
         return moe_triton.fused_experts(x, index, weight, gate_up, down, activation, scales)
+    if scales is None and index.numel() <= GROUPED_ON_CPU and _dense_rows(x, gate_up, down):
+        return expert_mlp_static(x, index, weight, gate_up, down, activation)
     return _by_expert(x, index, weight, gate_up, down, activation, scales)
 
 
@@ -115,6 +120,12 @@ def suits_grouped_mm(x: Tensor, pairs: int, gate_up: Tensor, down: Tensor) -> bo
     aligned = all(tensor.shape[2] % 8 == 0 and tensor.data_ptr() % 16 == 0 for tensor in (gate_up, down))
     narrow = x.dtype == gate_up.dtype == down.dtype == torch.bfloat16
     return aligned and narrow and torch.cuda.get_device_capability(x.device)[0] in {9, 10}
+
+
+def _dense_rows(x: Tensor, gate_up: Tensor, down: Tensor) -> bool:
+    """Whether grouped_mm takes the tensors as they are: rows are multiples of 16 bytes, of one dtype."""
+    rows = (tensor.shape[-1] * tensor.element_size() % 16 for tensor in (x, gate_up, down))
+    return x.dtype == gate_up.dtype == down.dtype and not any(rows)
 
 
 def gated(gate_up: Tensor, activation: Activation) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from easel.kernels import moe
 from easel.kernels.moe import (
     Activation,
     expert_mlp,
@@ -73,7 +74,9 @@ def test_nothing_is_asked_for_that_only_the_values_tell() -> None:
     assert not _called(expert_mlp_static) & WAITING
 
 
-def test_the_path_of_a_cpu_would_be_noticed() -> None:
+def test_the_path_of_many_tokens_on_a_cpu_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not _called(expert_mlp) & WAITING
+    monkeypatch.setattr(moe, "GROUPED_ON_CPU", 0)
     assert _called(expert_mlp) & WAITING
 
 
