@@ -1,5 +1,6 @@
 """Volatile state of every live canvas. Clearing a slot rewrites one row; nothing grows with load."""
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -50,23 +51,34 @@ class CanvasRegisters:
 
     def open(self, slot: int, spec: CanvasSpec) -> None:
         """Start a canvas: everything undecided but the prompt's part. Nothing of the slot's past is kept."""
-        state, known = self.state, len(spec.known)
-        tokens = [*spec.known, *[self.mask_token_id] * (self.block_length - known)]
-        state.tokens[slot] = torch.tensor(tokens, device=self.device)
-        state.predicted[slot] = state.tokens[slot]
-        state.decided[slot] = False
-        state.confidence[slot] = 0.0
-        state.live[slot] = True
-        if known:
-            state.decided[slot, :known] = True
-            state.confidence[slot, :known] = 1.0
-        diffusion = spec.diffusion
-        quotas = step_quotas(self.block_length, diffusion.steps, diffusion.schedule)
-        state.quotas[slot] = torch.tensor(quotas, device=self.device)
-        state.integers[slot] = torch.tensor(self._integers(spec), device=self.device)
-        state.numbers[slot] = torch.tensor(_numbers(spec), device=self.device)
-        self.traits[slot] = _traits(spec)
-        self.watched[slot] = spec.snapshots
+        self.open_all([(slot, spec)])
+
+    def open_all(self, openings: Sequence[tuple[int, CanvasSpec]]) -> None:
+        """Start canvases in slots that are all different; what is to be known of them takes two copies."""
+        state, block = self.state, self.block_length
+        whole = array("q")
+        real = array("f")
+        for slot, spec in openings:
+            whole.append(slot)
+            whole.extend(spec.known)
+            whole.extend([self.mask_token_id] * (block - len(spec.known)))
+            whole.extend(step_quotas(block, spec.diffusion.steps, spec.diffusion.schedule))
+            whole.extend(_integers(spec, block))
+            real.extend(_numbers(spec))
+            self.traits[slot] = _traits(spec)
+            self.watched[slot] = spec.snapshots
+        rows = torch.frombuffer(whole, dtype=torch.int64).to(self.device).view(len(openings), -1)
+        at, tokens, quotas, integers = rows.split([1, block, block, len(Whole)], dim=1)
+        at, known = at.flatten(), torch.arange(block, device=self.device) < integers[:, Whole.FIRST, None]
+        state.tokens.index_copy_(0, at, tokens)
+        state.predicted.index_copy_(0, at, tokens)
+        state.quotas.index_copy_(0, at, quotas)
+        state.integers.index_copy_(0, at, integers)
+        state.decided.index_copy_(0, at, known)
+        state.confidence.index_copy_(0, at, known.float())
+        state.live.index_fill_(0, at, True)
+        numbers = torch.frombuffer(real, dtype=torch.float32).to(self.device)
+        state.numbers.index_copy_(0, at, numbers.view(len(openings), -1))
 
     def traits_of(self, slots: Iterable[int]) -> StepTraits:
         """What a step of these slots' canvases has to do."""
@@ -89,21 +101,22 @@ class CanvasRegisters:
         """What one more canvas costs, for the report at start."""
         return sum(tensor.nbytes // tensor.shape[0] for tensor in self.state.tensors().values())
 
-    def _integers(self, spec: CanvasSpec) -> list[int]:
-        block, known = self.block_length, len(spec.known)
-        values = {
-            Whole.ACTIVE: 1,
-            Whole.FIRST: known,
-            Whole.LIMIT: spec.limit,
-            Whole.BLOCK_INDEX: spec.block_index,
-            Whole.SEED: spec.sampling.seed,
-            Whole.TOP_K: spec.sampling.top_k,
-            Whole.EDITS_LEFT: EDITING_PASSES,
-            Whole.RULE: Rule[spec.diffusion.commit_rule.name],
-            Whole.UNDECIDED: block - known,
-            Whole.LIVE: block,
-        }
-        return [values.get(column, 0) for column in Whole]
+
+def _integers(spec: CanvasSpec, block_length: int) -> list[int]:
+    known = len(spec.known)
+    values = {
+        Whole.ACTIVE: 1,
+        Whole.FIRST: known,
+        Whole.LIMIT: spec.limit,
+        Whole.BLOCK_INDEX: spec.block_index,
+        Whole.SEED: spec.sampling.seed,
+        Whole.TOP_K: spec.sampling.top_k,
+        Whole.EDITS_LEFT: EDITING_PASSES,
+        Whole.RULE: Rule[spec.diffusion.commit_rule.name],
+        Whole.UNDECIDED: block_length - known,
+        Whole.LIVE: block_length,
+    }
+    return [values.get(column, 0) for column in Whole]
 
 
 def _numbers(spec: CanvasSpec) -> list[float]:

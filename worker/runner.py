@@ -29,10 +29,11 @@ class Runner:
     def run(self, plan: BatchPlan, interrupted: Interrupted = never) -> StepResult:
         """Up to `plan.steps` forwards. Canvases are opened before them; results follow the plan's rows."""
         started, machine = self.clock(), self.machine
-        for row in plan.rows:
-            if row.canvas is not None:
-                machine.registers.open(row.slot, row.canvas)
-                machine.denoiser.open(row.slot, row.canvas)
+        opened = [(row.slot, row.canvas) for row in plan.rows if row.canvas is not None]
+        if opened:
+            machine.registers.open_all(opened)
+        for slot, spec in opened:
+            machine.denoiser.open(slot, spec)
         program = self._program(plan)
         steps = self.loop.run(program, plan.steps, interrupted)
         rows = [row for row in plan.rows if not row.kind.writes_pages]
