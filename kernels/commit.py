@@ -7,6 +7,7 @@ from torch import Tensor
 
 from easel.kernels.canvas_state import CanvasState, Real, Whole, book_step
 from easel.kernels.commit_rules import CanvasView, Rule, accept
+from easel.kernels.row_stats import has_triton
 from easel.kernels.stop_rules import edited_to_the_end, finished, mean_entropy
 
 
@@ -91,8 +92,14 @@ def commit(
 
     Tokens, decisions and outcomes go to the registers; a canvas that is finished is no longer
     active, and one that was not active stays as it was, bit for bit. eos_token_ids [k] int64.
-    Nothing waits for the device, and what is computed depends on shapes and `traits` alone.
+    Nothing waits for the device, and what is computed depends on shapes and `traits` alone. On a GPU it
+    is one launch, which reads the registers themselves; there slots that are not active may recur.
     """
+    if has_triton(found.entropy):
+        from easel.kernels.commit_triton import fused_commit  # noqa: PLC0415  only where there is Triton
+
+        fused_commit(state, canvases.at, found, eos_token_ids, traits)
+        return
     at, integers, undecided = canvases.at, canvases.integers, canvases.undecided
     open_before = undecided.sum(-1)
     mean = mean_entropy(found.entropy, undecided, open_before)

@@ -4,6 +4,8 @@ A draw depends on its key and counter only, so a request's randomness is the sam
 batch, slot or replica it runs in, and no generator state has to be kept or restored.
 """
 
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 
@@ -17,8 +19,14 @@ def uniform(seed: Tensor, block: Tensor, step: Tensor, position: Tensor, draw: i
     """One number in (0, 1) per element, float64, of the tensors' common shape.
 
     seed (up to 63 bits), block, step, position: int64 tensors; `draw` tells apart several
-    numbers of the same place.
+    numbers of the same place. One launch on a GPU that has Triton.
     """
+    if seed.is_cuda and find_spec("triton") is not None:
+        from easel.kernels.noise_triton import fused_uniform  # noqa: PLC0415  only where there is Triton
+
+        found = torch.empty(seed.shape, dtype=torch.float64, device=seed.device)
+        fused_uniform(seed, block, step, position, draw, found)
+        return found
     counter = (block, step, position, torch.full_like(seed, draw))
     words = philox(counter, (seed & _LOW, (seed >> 32) & _LOW))
     return (words[0].double() + 0.5) * 2.0**-32

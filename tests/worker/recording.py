@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from easel.kernels import attention_triton, head_triton, row_stats
 from easel.kernels.attention import reference_canvas_attention
 from easel.kernels.attention_layout import (
+    NO_WINDOW,
     ROW_FIELDS,
     AttentionLayout,
     AttentionRow,
@@ -189,6 +190,7 @@ def _row(held: Mapping[str, int], rows: RaggedRows) -> AttentionRow:
         prefix=held["prefix"],
         length=held["length"],
         causal=bool(held["causal"]),
+        window=None if held["window"] == NO_WINDOW else held["window"],
         skip=held["skip"],
         canvas=(held["canvas"], held["canvas_keys"]),
         fresh=bool(held["fresh"]),

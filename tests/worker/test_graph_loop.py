@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from easel.bench.oracles.cases import random_tokens
+from easel.kernels import commit, commit_triton
 from easel.kernels.canvas_state import Whole
 from easel.scheduler.messages import CanvasSpec, StepResult
 from easel.scheduler.request import DiffusionParams, SamplingParams
@@ -42,6 +43,17 @@ def test_recorded_steps_generate_what_the_plain_loop_does(
     found = generate(engine, requests)
     assert found == {request.request_id: tiny.expected(request) for request in requests}
     assert len(requests) > 8
+    assert _loop(engine.runner).recordings
+
+
+def test_the_fused_commit_can_be_recorded_too(
+    tiny: TinyCheckpoint, tape: Tape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit, "has_triton", lambda _tensor: True)
+    monkeypatch.setattr(commit_triton, "fused_commit", tape.launched(commit_triton.fused_commit))
+    engine = _recording(tiny.engine(Layout(slots=SLOTS, pages=PAGES)), tape)
+    requests = [request for request in tiny.requests(8, seed=5) if not _cut(request.sampling)]
+    assert generate(engine, requests) == {request.request_id: tiny.expected(request) for request in requests}
     assert _loop(engine.runner).recordings
 
 
