@@ -1,5 +1,6 @@
 """The expected embedding softmax(s)·E of each row, from hidden states, without probabilities in memory."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,13 @@ from torch.nn import functional as F
 from easel.kernels.row_stats import has_triton
 from easel.kernels.tile_walk import walk
 from easel.kernels.tiles import ROWS, Head, RowStats
+
+
+def embedding_root(embedding: Tensor) -> float:
+    """√h of an embedding [vocabulary, h], rounded to its dtype, as the published DiffusionGemma scales it."""
+    fraction, exponent = math.frexp(embedding.shape[1] ** 0.5)
+    steps = 2.0 / torch.finfo(embedding.dtype).eps  # that the dtype divides the numbers below 1 into
+    return math.ldexp(round(fraction * steps) / steps, exponent)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,14 @@ from torch import Tensor
 
 from easel.kernels.head import CHUNK_ELEMENTS, Sampling, drawn_tokens, filtered_probabilities
 from easel.kernels.row_stats import has_triton, row_stats
-from easel.kernels.soft_embedding import Candidates, SoftSum, TopK, soft_embed, soft_embed_topk
+from easel.kernels.soft_embedding import (
+    Candidates,
+    SoftSum,
+    TopK,
+    embedding_root,
+    soft_embed,
+    soft_embed_topk,
+)
 from easel.kernels.tile_walk import walk
 from easel.kernels.tiles import ROWS, ROWS_ON_GPU, TILE, Draw, Head, RowStats
 
@@ -121,11 +128,6 @@ def _empty(count: int, hidden: Tensor) -> SoftStats:
     )
 
 
-def _root(embedding: Tensor) -> Tensor:
-    """√h as the published model has it: rounded to the embedding's dtype."""
-    return torch.tensor(embedding.shape[1] ** 0.5, dtype=embedding.dtype)
-
-
 def _of_rows(
     hidden: Tensor, head: Head, temperature: Tensor, draw: SoftDraw, top: TopK | None, chunk_elements: int
 ) -> SoftStats:
@@ -140,7 +142,9 @@ def _of_rows(
         probability = _cut(head.logits(hidden[rows], temperature[rows]), some)
         stats.token[rows] = drawn_tokens(probability, some.noise, some.keys)
     confidence = stats.total.reciprocal()
-    return SoftStats(stats.best, stats.token, confidence, stats.entropy, soft.mul_(_root(head.weight)))
+    return SoftStats(
+        stats.best, stats.token, confidence, stats.entropy, soft.mul_(embedding_root(head.weight))
+    )
 
 
 def _tiled(
@@ -162,7 +166,7 @@ def _tiled(
 def _of_logits(z: Tensor, embedding: Tensor, draw: SoftDraw) -> SoftStats:
     """From whole distributions, of logits z [n, vocabulary] float32, which is overwritten."""
     narrow = z.to(embedding.dtype).softmax(-1, dtype=torch.float32).to(embedding.dtype)
-    soft = (narrow @ embedding).mul_(_root(embedding))
+    soft = (narrow @ embedding).mul_(embedding_root(embedding))
     highest, best = z.max(dim=-1)
     probability = _cut(z, draw)
     shifted = z.sub_(highest[:, None])

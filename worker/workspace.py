@@ -14,6 +14,7 @@ from easel.scheduler.messages import ReplicaShape
 from easel.worker.anatomy import Anatomy, LayerAnatomy
 from easel.worker.kv_cache import KVGroup
 from easel.worker.largest_batch import LargestBatch
+from easel.worker.models.mlp import FED_AT_ONCE
 from easel.worker.workspace_gpu import gpu_workspace_bytes
 
 FLOAT32 = 4
@@ -44,8 +45,10 @@ def workspace_bytes(
     hidden = batch.tokens * anatomy.hidden_size * dtype.itemsize
     layouts = sum(_layout_bytes(batch, group) for group in groups)
     attention = max(_attention_bytes(batch, layer, dtype) for layer in anatomy.layers)
-    mlp = max(_mlp_bytes(batch, layer, anatomy.hidden_size, dtype) for layer in anatomy.layers)
-    return layouts + max(4 * hidden + max(attention, mlp), hidden + _head_bytes(batch, anatomy, dtype))
+    mlp = max(_mlp_bytes(layer, anatomy, dtype) for layer in anatomy.layers)
+    fed = min(batch.tokens, FED_AT_ONCE) * mlp
+    # What the last step left, what a layer reads, normalised and not, and what attention makes of it.
+    return layouts + max(4 * hidden + max(attention, fed), hidden + _head_bytes(batch, anatomy, dtype))
 
 
 def _layout_bytes(batch: LargestBatch, group: KVGroup) -> int:
@@ -75,16 +78,21 @@ def _attention_bytes(batch: LargestBatch, layer: LayerAnatomy, dtype: torch.dtyp
     return batch.tokens * each + gathered + masks
 
 
-def _mlp_bytes(batch: LargestBatch, layer: LayerAnatomy, hidden: int, dtype: torch.dtype) -> int:
-    """The dense MLP's gate, up and product; with experts the choice, the sums, and the fullest expert."""
-    each = 3 * layer.inner * dtype.itemsize
+def _mlp_bytes(layer: LayerAnatomy, anatomy: Anatomy, dtype: torch.dtype) -> int:
+    """Of a token that is fed to a layer's MLP: the residual sum and its norms, and what comes of them.
+
+    That is the dense MLP's gate, up and product; with experts the choice, the sums, and the fullest expert.
+    """
+    hidden, each = anatomy.hidden_size, 3 * layer.inner * dtype.itemsize
     if layer.experts:
         router = FLOAT32 * (ROUTER_COPIES * layer.experts + hidden)
         chosen = layer.chosen * (4 * INDEX + 2 * FLOAT32) + FLOAT32 * hidden
         inner = layer.expert // hidden  # gate, up and product of the expert that all tokens chose
         each += max(router, chosen + (2 * hidden + inner) * dtype.itemsize + FLOAT32 * hidden)
     norm = 0 if dtype.itemsize == FLOAT32 else NORM_COPIES * FLOAT32 * hidden
-    return batch.tokens * max(each, norm)
+    # Where experts work beside the MLP the sum has three norms, and the MLP's result waits for theirs.
+    held, summed = (5, 7) if anatomy.conditioning else (2, 5)
+    return max(held * hidden * dtype.itemsize + max(each, norm), summed * hidden * dtype.itemsize)
 
 
 def _head_bytes(batch: LargestBatch, anatomy: Anatomy, dtype: torch.dtype) -> int:

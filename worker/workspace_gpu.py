@@ -10,10 +10,10 @@ from easel.kernels.tiles import ROWS_ON_GPU
 from easel.worker.anatomy import Anatomy, LayerAnatomy
 from easel.worker.kv_cache import KVGroup
 from easel.worker.largest_batch import LargestBatch
+from easel.worker.models.mlp import FED_AT_ONCE
 
 FLOAT32, INT32, INT64 = 4, 4, 8
-COLUMNS = 8  # int64 columns of a batch: tokens, positions, roles, where keys are stored
-NORM_COPIES = 3  # float32 copies that a decoder's norm of a narrower dtype makes
+COLUMNS = 12  # int64 columns of a batch: tokens, positions, roles, where keys are stored
 ROUTER_COPIES = 6  # float32 [tokens, experts] alive while experts are chosen
 PAIR_BYTES = 32  # of a token and one of its experts: their indices, sorted and unsorted, and the weight
 DRAW_BYTES = 128  # of a position: random numbers in the making, statistics, the canvas's new content
@@ -31,23 +31,21 @@ def gpu_workspace_bytes(
     positions = batch.canvases * batch.block
     angles = 2 * sum(group.head_dim for group in groups)
     whole = tokens * (COLUMNS * INT64 + angles * itemsize) + _tables(batch, len(groups))
-    # A layer's input, the residual sum, what is normalised and what comes of it; where experts work
-    # beside the MLP, also what attention and the MLP came to.
-    held = 5 if anatomy.conditioning else 4
-    layers = max(
+    fed = min(tokens, FED_AT_ONCE)
+    forward = max(
         max(
-            3 * h * itemsize + _attention(layer, itemsize, fused_norms=anatomy.conditioning > 0),
-            held * h * itemsize + _mlp(layer, h, itemsize),
+            tokens * (_attention(layer, anatomy, itemsize) + float8 * max(h, layer.heads * layer.head_dim)),
+            # What the layer read, normalised and not, and what attention made of it.
+            tokens * 3 * h * itemsize + fed * (_fed(layer, anatomy, itemsize) + float8 * max(h, layer.inner)),
         )
-        + float8 * max(h, layer.inner, layer.heads * layer.head_dim)
         for layer in anatomy.layers
     )
-    forward = tokens * layers
     if anatomy.conditioning:
-        inner = anatomy.conditioning // (3 * h)
-        forward = max(forward, (tokens * h + positions * (4 * h + 3 * inner)) * itemsize)
+        inner, at_once = anatomy.conditioning // (3 * h), min(positions, FED_AT_ONCE)
+        forward = max(forward, (tokens * h + at_once * (4 * h + 3 * inner)) * itemsize)
         forward += positions * h * itemsize  # what the canvases are conditioned on
-    return whole + max(forward, tokens * h * itemsize + _head(anatomy, positions, itemsize))
+    # The hidden states of the last step are alive until this one's replace them.
+    return whole + tokens * h * itemsize + max(forward, _head(anatomy, positions, itemsize))
 
 
 def _tables(batch: LargestBatch, groups: int) -> int:
@@ -56,28 +54,30 @@ def _tables(batch: LargestBatch, groups: int) -> int:
     return groups * INT32 * (batch.rows * len(ROW_FIELDS) + pages)
 
 
-def _attention(layer: LayerAnatomy, itemsize: int, *, fused_norms: bool) -> int:
-    """Bytes of a token: projections, normalised and turned copies, the result."""
-    q, kv = layer.heads * layer.head_dim, layer.kv_heads * layer.head_dim
-    # Projections, queries, keys, values and the result; before that, copies of what is stored.
-    attended = max(3 * q + 4 * kv, 2 * q + 6 * kv) * itemsize
-    if fused_norms:
-        return attended
-    turned = (7 * (q + kv) // 2 + kv) * itemsize  # where a part of each head is turned, it is joined again
-    norm = 0 if itemsize == FLOAT32 else NORM_COPIES * FLOAT32 * (q + kv)
-    return max(attended, turned, (3 * (q + kv) + kv) * itemsize + norm)
+def _attention(layer: LayerAnatomy, anatomy: Anatomy, itemsize: int) -> int:
+    """Bytes of a token: the layer's input and its norm, projections, queries, keys, values, the results."""
+    h, q, kv = anatomy.hidden_size, layer.heads * layer.head_dim, layer.kv_heads * layer.head_dim
+    if anatomy.conditioning:  # values are normalised too, and nothing of the projections is kept
+        return (2 * h + max(2 * q + 4 * kv, 2 * q + 2 * kv + h)) * itemsize
+    return (2 * h + 3 * q + 3 * kv + h) * itemsize
 
 
-def _mlp(layer: LayerAnatomy, h: int, itemsize: int) -> int:
-    """Bytes of a token: the dense MLP's gate, up and product; the choice of experts; their products."""
-    dense = 3 * layer.inner * itemsize
-    norm = 0 if itemsize == FLOAT32 else NORM_COPIES * FLOAT32 * h
+def _fed(layer: LayerAnatomy, anatomy: Anatomy, itemsize: int) -> int:
+    """Bytes of a token that is fed to a layer's MLP: the residual sum, its norms, and what comes of them.
+
+    That is the dense MLP's gate, up and product; the choice of experts; their products.
+    """
+    h = anatomy.hidden_size
+    # Where experts work beside the MLP the sum has three norms, and the MLP's result waits for theirs.
+    held = 5 * h * itemsize if anatomy.conditioning else 2 * h * itemsize
+    dense = max(3 * layer.inner, 3 * h) * itemsize
     if not layer.experts:
-        return max(dense, norm)
+        return held + dense
     router = 2 * h * itemsize + ROUTER_COPIES * FLOAT32 * layer.experts
     inner = layer.expert // (3 * h)
-    pair = (2 * h + inner) * itemsize + PAIR_BYTES  # what goes in, what comes out, and in between
-    return max(dense, norm, router, layer.chosen * pair + h * itemsize)
+    # What goes in, what comes out, and in between.
+    pair = max(2 * h + inner, h + 3 * inner) * itemsize + PAIR_BYTES
+    return held + max(dense, router, layer.chosen * pair + h * itemsize)
 
 
 def _head(anatomy: Anatomy, positions: int, itemsize: int) -> int:

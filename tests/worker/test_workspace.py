@@ -1,17 +1,13 @@
 """What forwards take on a GPU, measured on a CPU with its kernels' results left empty."""
 
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from easel.kernels.attention import AttentionLayout, AttentionRow
-from easel.kernels.attention_layout import ragged_rows
 from easel.scheduler.messages import PhasePolicy, ReplicaShape
 from easel.scheduler.request import DiffusionParams, Request, SamplingParams
 from easel.worker.config import EngineConfig
@@ -22,6 +18,7 @@ from easel.worker.sketch import sketch_directory, sketch_preset
 from easel.worker.workspace_gpu import gpu_workspace_bytes
 from tests.fakes import shape, windowed_shape
 from tests.worker.driving import drain
+from tests.worker.empty_kernels import EmptyKernels
 from tests.worker.random_checkpoint import SMALL, shallow, write_random
 from tests.worker.storage_meter import StorageMeter
 
@@ -36,37 +33,20 @@ CONFIG = EngineConfig(
 )
 
 
-@dataclass(slots=True)
-class RaggedAttention:
-    """Lays rows out as for a GPU, and attends to nothing."""
-
-    most_tokens: int = 0
-
-    def layout(self, rows: Sequence[AttentionRow], page_size: int, device: torch.device) -> AttentionLayout:
-        self.most_tokens = max(self.most_tokens, sum(row.length for row in rows))
-        return AttentionLayout((), ragged_rows(rows, page_size, device))
-
-    def install(self, patch: pytest.MonkeyPatch) -> None:
-        def attend(*arguments: Tensor) -> None:
-            arguments[-1].zero_()
-
-        kernel = ModuleType("easel.kernels.attention_triton")
-        patch.setattr(kernel, "ragged_attention", attend, raising=False)
-        patch.setitem(sys.modules, kernel.__name__, kernel)
-        patch.setattr("easel.worker.batch.attention_layout", self.layout)
-
-
+@pytest.mark.parametrize("fed_at_once", [1 << 14, 100])
 @pytest.mark.parametrize(
     ("family", "dtype"),
-    [*((family, torch.float32) for family in SMALL), ("DiffusionGemma", torch.bfloat16)],
+    [*((family, torch.float32) for family in SMALL), ("LLaDA2", torch.bfloat16)],
 )
 def test_a_forward_that_reads_pages_in_place_takes_no_more_than_the_bound(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, dtype: torch.dtype
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, dtype: torch.dtype, fed_at_once: int
 ) -> None:
     """All canvases open in one forward; the bound is that for as many tokens as it had."""
-    write_random(tmp_path, shallow(SMALL[family]))
-    attention = RaggedAttention()
-    attention.install(monkeypatch)
+    write_random(tmp_path, _wide(shallow(SMALL[family])))
+    kernels = EmptyKernels()
+    kernels.install(monkeypatch)
+    for user in ("models.mlp", "models.diffusion_gemma", "workspace_gpu"):
+        monkeypatch.setattr(f"easel.worker.{user}.FED_AT_ONCE", fed_at_once)
     config = replace(CONFIG, dtype=str(dtype).removeprefix("torch."))
     with StorageMeter() as meter:
         engine = load_engine(tmp_path, config)
@@ -77,7 +57,7 @@ def test_a_forward_that_reads_pages_in_place_takes_no_more_than_the_bound(
             engine.submit(Request(str(index), tokens, sampling, DiffusionParams(steps=2)))
         drain(engine)
     found = Footprint.of(sketch_directory(tmp_path), config, dtype, device=GPU)
-    batch = replace(LargestBatch.of(engine.shape), tokens=attention.most_tokens)
+    batch = replace(LargestBatch.of(engine.shape), tokens=kernels.most_tokens)
     groups = found.sketch.dimensions.kv_groups
     bound = gpu_workspace_bytes(found.sketch.anatomy, groups, batch, dtype.itemsize)
     assert 0.4 * bound < meter.peak - held <= bound
@@ -106,3 +86,10 @@ def test_the_largest_forward_holds_all_canvases_the_commits_it_may_and_the_quota
     shape: ReplicaShape, tokens: int
 ) -> None:
     assert LargestBatch.of(shape).tokens == tokens
+
+
+def _wide(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with hidden states of 512 numbers: a forward takes more than its head."""
+    wider = {name: 512 for name in ("hidden_size", "d_model") if name in config}
+    text = {"text_config": _wide(config["text_config"])} if "text_config" in config else {}
+    return {**config, **wider, **text}

@@ -6,6 +6,7 @@ part of each head, experts in place of the MLP.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,12 +14,14 @@ from torch.nn import functional as F
 
 from easel.kernels.attention import canvas_attention
 from easel.kernels.linear import Weight, linear
-from easel.kernels.norm import rms_norm
-from easel.kernels.rope import apply_rotary, inverse_frequencies, rotary_angles
+from easel.kernels.norm import add_norms, rms_norm
+from easel.kernels.norm_rope import HeadRules, qknorm_rope_kvwrite
+from easel.kernels.rope import inverse_frequencies, rotary_angles
+from easel.kernels.row_stats import has_triton
 from easel.worker.batch import ForwardBatch
 from easel.worker.kv_cache import KVCache, LayerPlace
 from easel.worker.models.config import DecoderConfig
-from easel.worker.models.mlp import DenseMLP, ExpertMLP, build_mlp
+from easel.worker.models.mlp import DenseMLP, ExpertMLP, build_mlp, fed
 from easel.worker.parameters import weight_of
 
 
@@ -56,12 +59,13 @@ class Decoder:
         if conditioning is not None:
             raise ValueError(f"a decoder takes no conditioning, got one of {tuple(conditioning.shape)}")
         x = F.embedding(batch.tokens, self.embedding)
-        eps = self.config.rms_norm_eps
         angles = rotary_angles(batch.positions, self.inverse_frequencies, x.dtype)
-        for layer in self.layers:
-            x = x + self._attention(layer, rms_norm(x, layer.input_norm, eps), angles, batch, cache)
-            x = x + layer.mlp.forward(rms_norm(x, layer.mlp_norm, eps))
-        return rms_norm(x, self.final_norm, eps)
+        first, *following = [*(layer.input_norm for layer in self.layers), self.final_norm]
+        normed = rms_norm(x, first, self.config.rms_norm_eps)
+        for layer, after in zip(self.layers, following, strict=True):
+            attended = self._attention(layer, normed, angles, batch, cache)
+            x, normed = fed(partial(self._feed, layer, after), x, attended)
+        return normed
 
     def _attention(
         self,
@@ -72,18 +76,30 @@ class Decoder:
         cache: KVCache,
     ) -> Tensor:
         config, place = self.config, layer.place
-        heads = linear(x, layer.qkv, layer.qkv_bias).view(x.shape[0], -1, config.head_dim)
-        queries, values = config.heads, config.heads + config.kv_heads  # where k and v start
-        turned = heads[:, :values]
-        if layer.qk_norm is not None:
-            turned = rms_norm(turned, layer.qk_norm, config.rms_norm_eps)
-        turned = apply_rotary(turned, *angles)
-        q, k, v = turned[:, :queries], turned[:, queries:], heads[:, values:]
-        if batch.written.numel():
-            cache.write(place, batch.written_to[place.group], k[batch.written], v[batch.written])
-        layout, scale = batch.layouts[place.group], config.head_dim**-0.5
-        found = canvas_attention(q, k, v, *cache.read(place), layout, scale)
+        rules = HeadRules(config.heads, config.kv_heads, config.rms_norm_eps)
+        stores = cache.read(place)
+        q, k, v = qknorm_rope_kvwrite(
+            linear(x, layer.qkv, layer.qkv_bias).view(x.shape[0], -1, config.head_dim),
+            *(layer.qk_norm, angles, rules, batch.places[place.group], stores),
+            (batch.written, batch.written_to[place.group]),
+        )
+        found = canvas_attention(q, k, v, *stores, batch.layouts[place.group], config.head_dim**-0.5)
         return linear(found.flatten(1), layer.out)
+
+    def _feed(self, layer: DecoderLayer, after: Tensor, x: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
+        """`after` [h] is the weight of the norm that follows the layer."""
+        eps = self.config.rms_norm_eps
+        x, normed = _add_norm(x, attended, layer.mlp_norm, eps)
+        return _add_norm(x, layer.mlp.forward(normed), after, eps)
+
+
+def _add_norm(x: Tensor, added: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The sum and its norm, both [n, h]; without Triton the shorter way to the same bits."""
+    if not has_triton(x):
+        x = x + added
+        return x, rms_norm(x, weight, eps)
+    x, normed = add_norms(x, added, weight[None], eps)
+    return x, normed[0]
 
 
 def build_decoder(config: DecoderConfig, parameters: Mapping[str, Tensor]) -> Decoder:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from easel.kernels.rope import rotary_angles
+from easel.kernels.soft_embedding import embedding_root
 from easel.worker.batch import ForwardBatch
 from easel.worker.kv_cache import KVCache
 from easel.worker.models.gemma_config import GemmaConfig
@@ -26,6 +27,7 @@ from easel.worker.models.gemma_layers import (
     gemma_norm,
     roles_of,
 )
+from easel.worker.models.mlp import FED_AT_ONCE
 from easel.worker.parameters import (
     ParameterPlan,
     Source,
@@ -77,20 +79,21 @@ class DiffusionGemma:
         """
         x = self._embedded(batch, conditioning)
         angles = tuple(rotary_angles(batch.positions, of_group, x.dtype) for of_group in self.frequencies)
-        given = LayerInput(batch, cache, angles, roles_of(batch))
-        for layer, place in zip(self.layers, self.config.places, strict=True):
-            x = gemma_layer(x, layer, place, self.config, given)
-        return gemma_norm(x, self.final_norm, self.config.rms_norm_eps)
+        given = LayerInput(self.config, batch, cache, angles, roles_of(batch))
+        first, *following = [*(layer.input_norm for layer in self.layers), self.final_norm]
+        normed = gemma_norm(x, first, self.config.rms_norm_eps)
+        for layer, after in zip(self.layers, following, strict=True):
+            x, normed = gemma_layer(x, normed, layer, after, given)
+        return normed
 
     def _embedded(self, batch: ForwardBatch, conditioning: Tensor | None) -> Tensor:
-        # The root is rounded like the weights; in bfloat16 that is not the same as scaling in float32.
-        root = torch.tensor(self.config.hidden_size**0.5, dtype=self.embedding.dtype)
-        x = F.embedding(batch.tokens, self.embedding) * root
-        at = batch.canvases.flatten()
-        if not len(at):
-            return x
+        x = F.embedding(batch.tokens, self.embedding).mul_(embedding_root(self.embedding))
         soft = None if conditioning is None else conditioning.flatten(0, 1)
-        x[at] = condition(x[at], soft, self.conditioning, self.config.rms_norm_eps)
+        for start in range(0, batch.canvases.numel(), FED_AT_ONCE):
+            some = slice(start, start + FED_AT_ONCE)
+            at, part = batch.canvases.flatten()[some], None if soft is None else soft[some]
+            part = condition(x.index_select(0, at), part, self.conditioning, self.config.rms_norm_eps)
+            x.index_copy_(0, at, part)
         return x
 
 
@@ -153,17 +156,28 @@ def build_model(config: GemmaConfig, parameters: Mapping[str, Tensor]) -> Diffus
             gate_up=weight_of(parameters, "conditioning.gate_up"),
             down=weight_of(parameters, "conditioning.down"),
         ),
-        layers=tuple(_layer(parameters, f"layers.{index}.") for index in range(config.layers)),
+        layers=tuple(_layer(config, parameters, index) for index in range(config.layers)),
         final_norm=parameters["final_norm"],
         frequencies=tuple(frequencies(shape).to(embedding.device) for shape in (config.full, config.sliding)),
     )
 
 
-def _layer(parameters: Mapping[str, Tensor], prefix: str) -> GemmaLayer:
-    names = [part.name for part in fields(GemmaLayer) if part.name != "expert_scales"]
-    whole: dict[str, Any] = {name: parameters[prefix + name] for name in names}
-    whole |= {name: weight_of(parameters, prefix + name) for name in ("qkv", "out", "gate_up", "down")}
-    return GemmaLayer(**whole, expert_scales=expert_scales_of(parameters, prefix))
+def _layer(config: GemmaConfig, parameters: Mapping[str, Tensor], index: int) -> GemmaLayer:
+    prefix, shape = f"layers.{index}.", config.attention(index)
+
+    def of(*names: str) -> list[Tensor]:
+        return [parameters[prefix + name] for name in names]
+
+    query, key = of("query_norm", "key_norm")
+    made: dict[str, Any] = {
+        "place": config.places[index],
+        "qk_norm": torch.cat((query.expand(config.heads, -1), key.expand(shape.kv_heads, -1))),
+        "fed_norms": torch.stack(of("dense_norm", "expert_norm", "router_scale")),
+        "expert_scales": expert_scales_of(parameters, prefix),
+    }
+    made |= {name: weight_of(parameters, prefix + name) for name in ("qkv", "out", "gate_up", "down")}
+    others = [part.name for part in fields(GemmaLayer) if part.name not in made]
+    return GemmaLayer(**dict(zip(others, of(*others), strict=True)), **made)
 
 
 def _attention(draft: _Draft, config: GemmaConfig, index: int) -> None:

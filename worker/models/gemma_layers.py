@@ -1,6 +1,7 @@
 """DiffusionGemma's layers: attention of two kinds, then a dense MLP and a mixture of experts side by side."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,10 +10,13 @@ from torch.nn import functional as F
 from easel.kernels.attention import canvas_attention
 from easel.kernels.linear import Weight, linear
 from easel.kernels.moe import Activation, ExpertScales, expert_mlp, gated, softmax_router
-from easel.kernels.rope import apply_rotary, inverse_frequencies
+from easel.kernels.norm import add_norms, rms_norm
+from easel.kernels.norm_rope import HeadRules, qknorm_rope_kvwrite
+from easel.kernels.rope import inverse_frequencies
 from easel.worker.batch import ForwardBatch
 from easel.worker.kv_cache import KVCache, LayerPlace
 from easel.worker.models.gemma_config import AttentionShape, GemmaConfig
+from easel.worker.models.mlp import fed
 
 ENCODER, DECODER = 0, 1  # roles of a token: committed for good, or on a canvas
 
@@ -21,19 +25,17 @@ ENCODER, DECODER = 0, 1  # roles of a token: committed for good, or on a canvas
 class GemmaLayer:
     """One layer; q = heads * head_dim, kv = kv_heads * head_dim, both of the layer's kind."""
 
+    place: LayerPlace
     input_norm: Tensor  # [h]
     qkv: Weight  # [q + 2 kv, h]; [q + kv, h] in full layers, whose values are their keys
-    query_norm: Tensor  # [head_dim]
-    key_norm: Tensor  # [head_dim]
+    qk_norm: Tensor  # [heads + kv_heads, head_dim]; the query heads' weight, then the key heads'
     out: Weight  # [h, q]
     attention_norm: Tensor  # [h]  after attention
-    dense_norm: Tensor  # [h]
+    fed_norms: Tensor  # [3, h]  of what the dense MLP, the experts and the router read
     gate_up: Weight  # [2 intermediate, h]
     down: Weight  # [h, intermediate]
     dense_out_norm: Tensor  # [h]
-    expert_norm: Tensor  # [h]
     router: Tensor  # [experts, h]
-    router_scale: Tensor  # [h]
     expert_scale: Tensor  # [experts]
     expert_gate_up: Tensor  # [experts, 2 expert size, h]
     expert_down: Tensor  # [experts, h, expert size]
@@ -56,6 +58,7 @@ class SelfConditioning:
 class LayerInput:
     """What every layer of one forward reads besides the hidden states of its n tokens."""
 
+    config: GemmaConfig
     batch: ForwardBatch
     cache: KVCache
     angles: tuple[tuple[Tensor, Tensor], ...]  # per KV group: cos, sin [n, 1, head_dim]
@@ -64,7 +67,7 @@ class LayerInput:
 
 def gemma_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """RMS norm over x's last dimension, rounded to x's dtype once, after the weight."""
-    return F.rms_norm(x, x.shape[-1:], weight, eps)
+    return rms_norm(x, weight, eps, round_once=True)
 
 
 def frequencies(shape: AttentionShape) -> Tensor:
@@ -85,33 +88,40 @@ def condition(x: Tensor, soft: Tensor | None, weights: SelfConditioning, eps: fl
 
 
 def gemma_layer(
-    x: Tensor, layer: GemmaLayer, place: LayerPlace, config: GemmaConfig, given: LayerInput
-) -> Tensor:
-    """Hidden states [n, h] after one layer; stores the keys and values that the batch says."""
-    eps = config.rms_norm_eps
-    attended = _attention(gemma_norm(x, layer.input_norm, eps), layer, place, config, given)
-    x = x + gemma_norm(attended, layer.attention_norm, eps)
-    dense = _mlp(gemma_norm(x, layer.dense_norm, eps), layer.gate_up, layer.down)
-    dense = gemma_norm(dense, layer.dense_out_norm, eps)
-    sparse = gemma_norm(_experts(x, layer, config), layer.expert_out_norm, eps)
+    x: Tensor, normed: Tensor, layer: GemmaLayer, after: Tensor, given: LayerInput
+) -> tuple[Tensor, Tensor]:
+    """Hidden states [n, h] after one layer, and their norm by the weight `after` [h].
+
+    normed [n, h]: x by the layer's input norm. Stores the keys and values that the batch says.
+    """
+    attended = _attention(normed, layer, given)
+    return fed(partial(_feed, layer, after, given.config), x, attended, given.roles)
+
+
+def _feed(
+    layer: GemmaLayer, after: Tensor, config: GemmaConfig, x: Tensor, attended: Tensor, roles: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The MLP and the experts side by side; they and the router read a norm of the residual each."""
+    eps, weight = config.rms_norm_eps, layer.attention_norm
+    x, normed = add_norms(x, attended, layer.fed_norms, eps, added_weight=weight, round_once=True)
+    dense = gemma_norm(_mlp(normed[0], layer.gate_up, layer.down), layer.dense_out_norm, eps)
+    sparse = gemma_norm(_experts(normed[1], normed[2], layer, config), layer.expert_out_norm, eps)
     x = x + gemma_norm(dense + sparse, layer.out_norm, eps)
-    return x * layer.scalars[given.roles][:, None]
+    x *= layer.scalars[roles][:, None]
+    return x, gemma_norm(x, after, eps)
 
 
-def _attention(
-    h: Tensor, layer: GemmaLayer, place: LayerPlace, config: GemmaConfig, given: LayerInput
-) -> Tensor:
-    group, eps, batch = config.kv_groups[place.group], config.rms_norm_eps, given.batch
-    heads = linear(h, layer.qkv).view(len(h), -1, group.head_dim)
-    at = config.heads  # where the keys begin
-    raw_keys = heads[:, at : at + group.kv_heads]
-    q = apply_rotary(gemma_norm(heads[:, :at], layer.query_norm, eps), *given.angles[place.group])
-    k = apply_rotary(gemma_norm(raw_keys, layer.key_norm, eps), *given.angles[place.group])
-    # The values come last; without a projection of their own they are the keys, neither normed nor turned.
-    v = gemma_norm(heads[:, -group.kv_heads :], None, eps)
-    if batch.written.numel():
-        given.cache.write(place, batch.written_to[place.group], k[batch.written], v[batch.written])
-    found = canvas_attention(q, k, v, *given.cache.read(place), batch.layouts[place.group], scale=1.0)
+def _attention(h: Tensor, layer: GemmaLayer, given: LayerInput) -> Tensor:
+    at, batch, config = layer.place.group, given.batch, given.config
+    group, stores = config.kv_groups[at], given.cache.read(layer.place)
+    rules = HeadRules(config.heads, group.kv_heads, config.rms_norm_eps, round_once=True, scale_values=True)
+    # Full layers project no values: theirs are the keys, neither weighed nor turned.
+    q, k, v = qknorm_rope_kvwrite(
+        linear(h, layer.qkv).view(len(h), -1, group.head_dim),
+        *(layer.qk_norm, given.angles[at], rules, batch.places[at], stores),
+        (batch.written, batch.written_to[at]),
+    )
+    found = canvas_attention(q, k, v, *stores, batch.layouts[at], scale=1.0)
     return linear(found.flatten(1), layer.out)
 
 
@@ -119,15 +129,13 @@ def _mlp(x: Tensor, gate_up: Weight, down: Weight) -> Tensor:
     return linear(gated(linear(x, gate_up), Activation.GELU_TANH), down)
 
 
-def _experts(x: Tensor, layer: GemmaLayer, config: GemmaConfig) -> Tensor:
-    """The router reads the residual, the experts a norm of it."""
-    eps = config.rms_norm_eps
-    routed = gemma_norm(x, layer.router_scale, eps) * config.hidden_size**-0.5
-    index, weight = softmax_router(F.linear(routed, layer.router), config.experts_chosen, renormalise=True)
+def _experts(x: Tensor, scaled: Tensor, layer: GemmaLayer, config: GemmaConfig) -> Tensor:
+    """What the experts make of x [n, h]; the router reads `scaled` [n, h]."""
+    logits = F.linear(scaled * config.hidden_size**-0.5, layer.router)
+    index, weight = softmax_router(logits, config.experts_chosen, renormalise=True)
     weight = weight * layer.expert_scale[index]
-    inner = gemma_norm(x, layer.expert_norm, eps)
     matrices = layer.expert_gate_up, layer.expert_down
-    return expert_mlp(inner, index, weight, *matrices, Activation.GELU_TANH, layer.expert_scales)
+    return expert_mlp(x, index, weight, *matrices, Activation.GELU_TANH, layer.expert_scales)
 
 
 def roles_of(batch: ForwardBatch) -> Tensor:

@@ -1,7 +1,8 @@
 """What follows attention in a layer: a gated MLP, or a mixture of such experts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,6 +18,22 @@ from easel.kernels.moe import (
 )
 from easel.worker.models.config import Experts, Router
 from easel.worker.parameters import expert_scales_of, weight_of
+
+FED_AT_ONCE = 1 << 14  # tokens that go through a layer's second half at a time; bounds its workspace
+
+# A layer's second half: from what came in and what attention made of it, both [n, h], and what else it
+# takes of each token, to the layer's result and the next layer's normalised input, both [n, h].
+Feed: TypeAlias = Callable[..., tuple[Tensor, Tensor]]
+
+
+def fed(feed: Feed, x: Tensor, attended: Tensor, *beside: Tensor) -> tuple[Tensor, Tensor]:
+    """What `feed` makes of all tokens, FED_AT_ONCE at a time; results of more overwrite x and attended."""
+    if len(x) <= FED_AT_ONCE:
+        return feed(x, attended, *beside)
+    for start in range(0, len(x), FED_AT_ONCE):
+        some = slice(start, start + FED_AT_ONCE)
+        x[some], attended[some] = feed(x[some], attended[some], *(each[some] for each in beside))
+    return x, attended
 
 
 @dataclass(frozen=True, slots=True)
