@@ -49,7 +49,10 @@ def test_recorded_steps_generate_what_the_plain_loop_does(
 def test_the_fused_commit_can_be_recorded_too(
     tiny: TinyCheckpoint, tape: Tape, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commit, "has_triton", lambda _tensor: True)
+    def has_triton(_tensor: Tensor) -> bool:
+        return True
+
+    monkeypatch.setattr(commit, "has_triton", has_triton)
     monkeypatch.setattr(commit_triton, "fused_commit", tape.launched(commit_triton.fused_commit))
     engine = _recording(tiny.engine(Layout(slots=SLOTS, pages=PAGES)), tape)
     requests = [request for request in tiny.requests(8, seed=5) if not _cut(request.sampling)]
