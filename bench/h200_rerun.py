@@ -3,10 +3,9 @@
 So a dry run goes through every line but the recorders' own and those of Triton's kernels.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import cast
 from unittest.mock import patch
 
 import torch
@@ -15,11 +14,9 @@ from torch import Tensor
 from easel.bench.h200_replica import Replica
 from easel.kernels.attention import canvas_attention, reference_canvas_attention
 from easel.kernels.attention_layout import (
-    NO_WINDOW,
-    ROW_FIELDS,
     AttentionLayout,
     AttentionRow,
-    RaggedRows,
+    laid_out_rows,
     ragged_rows,
 )
 from easel.kernels.persistent import PersistentControl
@@ -91,23 +88,5 @@ def _attention(
     ragged = layout.ragged
     if ragged is None:
         return canvas_attention(q, k, v, k_store, v_store, layout, scale)
-    rows = [_row(dict(zip(ROW_FIELDS, _ints(line), strict=True)), ragged) for line in ragged.table]
+    rows = laid_out_rows(ragged)
     return reference_canvas_attention(q, k, v, k_store, v_store, rows, ragged.page_size, scale)
-
-
-def _row(held: Mapping[str, int], rows: RaggedRows) -> AttentionRow:
-    count = -(-(held["skip"] + held["prefix"]) // rows.page_size)
-    return AttentionRow(
-        pages=tuple(_ints(rows.pages[held["pages"] : held["pages"] + count])),
-        prefix=held["prefix"],
-        length=held["length"],
-        causal=bool(held["causal"]),
-        window=None if held["window"] == NO_WINDOW else held["window"],
-        skip=held["skip"],
-        canvas=(held["canvas"], held["canvas_keys"]),
-        fresh=bool(held["fresh"]),
-    )
-
-
-def _ints(tensor: Tensor) -> list[int]:
-    return cast(list[int], tensor.tolist())

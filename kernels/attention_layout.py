@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -109,6 +110,29 @@ def ragged_rows(rows: Sequence[AttentionRow], page_size: int, device: torch.devi
     both = both.to(device)
     table = both[:split].view(len(rows), len(ROW_FIELDS))
     return RaggedRows(table, both[split:], start, page_size)
+
+
+def laid_out_rows(ragged: RaggedRows) -> list[AttentionRow]:
+    """The rows that were laid out, with the pages that they read. Waits for the device."""
+    pages = cast(list[int], ragged.pages.tolist())
+    return [
+        _row_of(fields, pages, ragged.page_size) for fields in cast(list[list[int]], ragged.table.tolist())
+    ]
+
+
+def _row_of(fields: Sequence[int], pages: Sequence[int], page_size: int) -> AttentionRow:
+    held = dict(zip(ROW_FIELDS, fields, strict=True))
+    first, tokens = held["pages"], held["skip"] + held["prefix"]
+    return AttentionRow(
+        pages=tuple(pages[first : first + -(-tokens // page_size)]),
+        prefix=held["prefix"],
+        length=held["length"],
+        causal=bool(held["causal"]),
+        window=None if held["window"] == NO_WINDOW else held["window"],
+        skip=held["skip"],
+        canvas=(held["canvas"], held["canvas_keys"]),
+        fresh=bool(held["fresh"]),
+    )
 
 
 @cache

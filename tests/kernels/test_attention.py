@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from easel.kernels.attention import GROUP_KEYS, AttentionRow, attention_layout
-from easel.kernels.attention_layout import ALONE_TOKENS, JOINED_TOKENS
+from easel.kernels.attention_layout import ALONE_TOKENS, JOINED_TOKENS, laid_out_rows, ragged_rows
 from tests.kernels.attention_inputs import (
     CANVAS,
     CPU,
@@ -20,6 +20,14 @@ from tests.kernels.attention_inputs import (
     rows_of_every_kind,
     unseen,
 )
+
+
+def test_rows_can_be_read_back_from_what_a_kernel_is_given() -> None:
+    rows = rows_of_every_kind(page_size=7)
+    found = laid_out_rows(ragged_rows(rows, 7, CPU))
+    assert [replace(row, pages=()) for row in found] == [replace(row, pages=()) for row in rows]
+    for row, back in zip(rows, found, strict=True):
+        assert back.pages == row.pages[: -(-(row.skip + row.prefix) // 7)]
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(1, 1), (4, 4), (4, 2), (4, 1), (3, 1), (6, 2)])

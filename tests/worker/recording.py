@@ -14,11 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from easel.kernels import attention_triton, head_triton, row_stats
 from easel.kernels.attention import reference_canvas_attention
 from easel.kernels.attention_layout import (
-    NO_WINDOW,
-    ROW_FIELDS,
     AttentionLayout,
     AttentionRow,
     RaggedRows,
+    laid_out_rows,
     ragged_rows,
 )
 from easel.kernels.row_stats import reference_row_stats
@@ -27,7 +26,6 @@ from easel.worker import batch
 from easel.worker.graph_loop import LoopState, Recording
 from easel.worker.host_loop import Interrupted
 from easel.worker.step_program import Node
-from tests.worker.values import ints
 
 # Operators whose result's shape, or whose Python value, depends on what a tensor holds.
 WAITING = frozenset(
@@ -179,22 +177,8 @@ def _attention(
     scale: float,
     out: Tensor,
 ) -> None:
-    seen = [_row(dict(zip(ROW_FIELDS, ints(line), strict=True)), rows) for line in rows.table]
+    seen = laid_out_rows(rows)
     out.copy_(reference_canvas_attention(q, k, v, k_store, v_store, seen, rows.page_size, scale))
-
-
-def _row(held: Mapping[str, int], rows: RaggedRows) -> AttentionRow:
-    pages = -(-(held["skip"] + held["prefix"]) // rows.page_size)
-    return AttentionRow(
-        pages=tuple(ints(rows.pages[held["pages"] : held["pages"] + pages])),
-        prefix=held["prefix"],
-        length=held["length"],
-        causal=bool(held["causal"]),
-        window=None if held["window"] == NO_WINDOW else held["window"],
-        skip=held["skip"],
-        canvas=(held["canvas"], held["canvas_keys"]),
-        fresh=bool(held["fresh"]),
-    )
 
 
 def _row_stats(
