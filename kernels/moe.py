@@ -82,7 +82,7 @@ def expert_mlp(
             return moe_triton.summed_products(products, routes, weight)
         return moe_triton.fused_experts(x, index, weight, gate_up, down, activation, scales)
     if scales is None and index.numel() <= GROUPED_ON_CPU and _dense_rows(x, gate_up, down):
-        return expert_mlp_static(x, index, weight, gate_up, down, activation)
+        return _in_one_call(x, index, weight, gate_up, down, activation)
     return _by_expert(x, index, weight, gate_up, down, activation, scales)
 
 
@@ -103,6 +103,13 @@ def expert_mlp_static(
     if scales is not None:
         gate_up = dequantised(gate_up, scales.gate_up, x.dtype)
         down = dequantised(down, scales.down, x.dtype)
+    return _in_one_call(x, index, weight, gate_up, down, activation)
+
+
+def _in_one_call(
+    x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor, activation: Activation
+) -> Tensor:
+    """All experts by grouped_mm, in torch operations that depend on no value."""
     routes = route(index, len(gate_up))
     products = _grouped_products(x, routes, gate_up, down, activation)
     return weighted_sum(products, routes, weight).to(x.dtype)

@@ -28,12 +28,8 @@ proceed(cudaGraphConditionalHandle handle, const bool* going, const volatile int
 """
 
 
-def compile_proceed(architecture: str) -> bytes:
-    """The kernel that sets the condition, for an architecture like sm_90. Needs no GPU."""
-    return _compiled(architecture).code
-
-
-def _compiled(architecture: str) -> Any:
+def compiled_proceed(architecture: str) -> Any:
+    """cuda.core's ObjectCode of the kernel that sets the condition, for sm_90 or the like. Needs no GPU."""
     # Imported here, as everywhere in this file: cuda.core is only where there is a GPU.
     from cuda.core import Program, ProgramOptions  # noqa: PLC0415
 
@@ -51,7 +47,7 @@ class WhileRecorder:
 
         device = Device(torch.cuda.current_device())
         device.set_current()
-        proceed = _compiled(f"sm_{device.arch}").get_kernel("proceed")
+        proceed = compiled_proceed(f"sm_{device.arch}").get_kernel("proceed")
         preempted = torch.zeros(1, dtype=torch.int32, pin_memory=True)
         # What the step allocates must lie where nothing else is put as long as the graph lives.
         pool = torch.cuda.MemPool()

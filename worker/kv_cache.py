@@ -55,11 +55,6 @@ class KVCache:
         )
         return cls(keys, values, page_size)
 
-    def write(self, place: LayerPlace, index: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Store keys and values [n, kv_heads, head_dim] at store tokens `index` [n] int64."""
-        self.keys[place.group][place.index].index_copy_(0, index, keys)
-        self.values[place.group][place.index].index_copy_(0, index, values)
-
     def read(self, place: LayerPlace) -> tuple[Tensor, Tensor]:
-        """A layer's stored keys and values, [store tokens, kv_heads, head_dim] each."""
+        """A layer's keys and values, [store tokens, kv_heads, head_dim] each: views, to be written to as well."""
         return self.keys[place.group][place.index], self.values[place.group][place.index]

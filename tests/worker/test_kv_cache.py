@@ -1,4 +1,4 @@
-"""The store of keys and values: where a write goes, and what it costs."""
+"""The store of keys and values: which part of it is a layer's, and what it costs."""
 
 import pytest
 import torch
@@ -15,7 +15,8 @@ CPU = torch.device("cpu")
 def test_a_write_goes_to_its_tokens_of_its_layer_and_nowhere_else() -> None:
     cache = KVCache.allocate(GROUPS, (15, 9), 3, torch.float32, CPU)
     keys = torch.randn(3, 1, 6, generator=torch.Generator().manual_seed(0))
-    cache.write(LayerPlace(1, 2), torch.tensor([8, 4, 0]), keys, -keys)
+    for store, given in zip(cache.read(LayerPlace(1, 2)), (keys, -keys), strict=True):
+        store.index_copy_(0, torch.tensor([8, 4, 0]), given)
     expected = torch.zeros(3, 9, 1, 6)
     expected[2, 8], expected[2, 4], expected[2, 0] = keys
     assert torch.equal(cache.keys[1], expected)
