@@ -56,5 +56,5 @@ class KVCache:
         return cls(keys, values, page_size)
 
     def read(self, place: LayerPlace) -> tuple[Tensor, Tensor]:
-        """A layer's keys and values, [store tokens, kv_heads, head_dim] each: views, to be written to as well."""
+        """A layer's keys and values, [store tokens, kv_heads, head_dim] each: views, also to write to."""
         return self.keys[place.group][place.index], self.values[place.group][place.index]
