@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any
 
 from easel.scheduler.messages import BlockEvent
@@ -67,6 +68,38 @@ class JournaledRequest:
     finish: FinishReason | None
     owner: str
     lease_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRecord:
+    """What any gateway needs to go on with an HTTP answer that another one began."""
+
+    answer_id: str  # of the API: chatcmpl-…, cmpl-… or resp_…
+    tenant: str
+    fingerprint: str  # of the body it answers; an idempotency key may not be reused for another
+    request_ids: tuple[str, ...]  # one for each choice, in the order of their index
+    content: str  # JSON; the gateway's own
+    background: bool = False  # somebody must drive it even if no client waits
+
+
+class AnswerStatus(StrEnum):
+    """How far an answer is."""
+
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """An answer as the journal knows it. `driver` is the gateway that runs its requests, if one does."""
+
+    record: AnswerRecord
+    status: AnswerStatus
+    driver: str  # "": nobody, or its lease has run out
+    requests: tuple[JournaledRequest | None, ...]  # as `record.request_ids`; None: not there yet
+    detail: str = ""  # why it failed
 
 
 def encode(value: Request | BlockEvent) -> str:

@@ -24,6 +24,8 @@ class AdmissionTicket:
     tenant: str = ""
     priority: int = 0  # lower is sooner
     excluded: frozenset[str] = frozenset()  # replicas not to be tried again
+    deadline_seconds: float | None = None  # from now on: the whole answer should be there by then
+    admitted: bool = False  # it has run before and lost its replica: never refused, charged only once
 
     @property
     def tokens(self) -> int:

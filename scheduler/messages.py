@@ -136,6 +136,8 @@ class BlockEvent:
     cached_tokens: int = 0  # prefix tokens found in the cache at admission
     queue_seconds: float = 0.0  # from submission to a slot
     prefill_seconds: float = 0.0  # from the slot to the first canvas
+    tightened: bool = False  # the policy made it settle sooner than its request asked for
+    preemptions: int = 0  # times the request has lost its slot here
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,17 @@ class CostCoefficients:
     per_token: float
     per_pair: float
     per_head_row: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tightening:
+    """How much sooner canvases that open now settle than their requests ask for. None: as they ask."""
+
+    most_steps: int | None = None  # of a block
+    threshold: float | None = (
+        None  # CONFIDENCE_THRESHOLD: higher ones are lowered to it, so a step decides more
+    )
+    entropy_bound: float | None = None  # ENTROPY_BOUND: lower ones are raised to it, nats
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +173,8 @@ class PhasePolicy:
     order: RefreshOrder = RefreshOrder.SLACK
     fuse_commits: bool = True  # a block's commit and the next one's opening share a forward
     quantum: int = 8  # most steps in a row without planning anew, while nothing else is to be done
+    tightening: Tightening | None = None  # the load valve; None: closed
+    preempt: bool = True  # a request of a sooner class may take a later one's slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +202,21 @@ class ReplicaDigest:
     committed_tokens: int
     policy_epoch: int
     layout: SequenceLayout = SequenceLayout.BLOCK_CAUSAL
+    cost_error: float = 0.0  # running mean of |predicted - actual| / actual seconds of a step
+    output_share: float = 1.0  # running mean of output tokens / max_tokens, of requests that ended
+    blocks_left: float = 0.0  # predicted, of all that wait or run here, beside the canvases that are open
+    steps_left: float = 0.0  # predicted, of the canvases that are open
+    least_slack: float | None = None  # seconds; of whoever waits or runs here; negative: a target is missed
+    preemptions: int = 0  # since start
+    draining: bool = False  # takes no more requests
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaOrders:
+    """The answer to a digest."""
+
+    policy: PhasePolicy | None = None
+    hand_over: tuple[str, ...] = ()  # requests to give back, the running ones at the end of their block
 
 
 @dataclass(frozen=True, slots=True)

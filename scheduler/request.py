@@ -1,7 +1,7 @@
 """A request and the parameters that decide how its canvases settle."""
 
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from easel.scheduler.errors import InvalidParameter
 
@@ -25,11 +25,20 @@ class Schedule(StrEnum):
 
 
 class FinishReason(StrEnum):
-    """Why a request ended."""
+    """Why a request ended, or ended at one replica."""
 
     STOP = "stop"  # end-of-sequence was decided
     LENGTH = "length"  # max_tokens reached
     CANCELLED = "cancelled"
+    HANDED_OVER = "handed_over"  # this replica gave it back at a block's end; it goes on at another
+
+
+class Priority(IntEnum):
+    """Classes of requests; the lower, the sooner, and a lower one may take a higher one's slot."""
+
+    INTERACTIVE = -1
+    STANDARD = 0
+    BATCH = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +108,16 @@ class Request:
     diffusion: DiffusionParams = field(default_factory=DiffusionParams)
     committed: tuple[int, ...] = ()
     tenant: str = ""  # salts the prefix cache; tenants never share pages
-    priority: int = 0  # lower runs sooner
+    priority: int = Priority.STANDARD  # lower runs sooner
     snapshots: bool = False  # also report the canvas after every step
+    deadline_seconds: float | None = (
+        None  # from its submission to a replica: the answer should be whole by then
+    )
 
     def __post_init__(self) -> None:
         _require(len(self.prompt) > 0, "prompt", self.prompt, "at least one token")
+        if self.deadline_seconds is not None:
+            _require(self.deadline_seconds > 0.0, "deadline_seconds", self.deadline_seconds, "above 0")
 
     @property
     def prefix(self) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from easel.cluster.journal_records import AnswerRecord, AnswerStatus, StoredAnswer
 from easel.scheduler.messages import BlockEvent, CanvasSnapshot
 from easel.scheduler.request import Request
 
@@ -27,4 +28,42 @@ class Backend(Protocol):
 
         The value of `journal` is "ok", "off", or "degraded" while Redis is away.
         """
+        ...
+
+
+class AnswerStore(Protocol):
+    """Where answers are kept, so that any gateway can go on with them.
+
+    Every method raises JournalUnavailable while the journal is away.
+    """
+
+    async def claim(self, record: AnswerRecord) -> bool:
+        """Make this gateway the answer's driver, and keep the record if it is not there yet.
+
+        False when another gateway drives it, or it has come to its end.
+        """
+        ...
+
+    async def renew(self, answer_id: str) -> bool:
+        """To be called several times in a driver lease's life. False: it is lost, or to be cancelled."""
+        ...
+
+    async def release(self, answer_id: str) -> None:
+        """This gateway drives it no more, and it is not finished: its client has gone."""
+        ...
+
+    async def conclude(self, answer_id: str, status: AnswerStatus, detail: str = "") -> None:
+        """The answer has come to its end; it stays readable for a while."""
+        ...
+
+    async def read(self, answer_id: str) -> StoredAnswer | None:
+        """The answer with its requests' committed blocks; None when it is not known, or forgotten."""
+        ...
+
+    async def cancel(self, answer_id: str) -> bool:
+        """Mark it cancelled, which its driver learns at its next renewal. False when it has ended already."""
+        ...
+
+    async def orphans(self) -> list[str]:
+        """Background answers that are unfinished and that nobody drives."""
         ...
