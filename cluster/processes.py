@@ -20,7 +20,7 @@ from easel.cluster.config import ClusterConfig
 from easel.cluster.errors import PortTaken, StartFailed
 from easel.cluster.gateway.tokenizer import ChatTokenizer
 from easel.cluster.loading_progress import loading_bars
-from easel.cluster.ray_environment import environment, is_free, ray_environment
+from easel.cluster.ray_environment import environment, is_free, ray_environment, serve_environment
 from easel.cluster.scheduler_actor import ACTOR_NAME, NAMESPACE, SchedulerActor
 from easel.cluster.valkey_server import EmbeddedValkey
 from easel.worker.model_info import read_model_info
@@ -46,8 +46,16 @@ def bring_up(config: ClusterConfig, resources: ExitStack, report: Report) -> Non
         ChatTokenizer.load(config.model)  # another kind may do; better to know before anything is started
     if not is_free(config.host, config.port):
         raise PortTaken(config.host, config.port)
+    if config.ray.address is not None and config.journal.redis_url is None:
+        raise StartFailed(
+            "the journal",
+            "the machines of a Ray cluster need a Redis they all reach; set journal.redis_url (--redis-url).",
+        )
     journal_url = config.journal.redis_url or _start_valkey(config, resources, report)
-    _start_ray(config, resources, report)
+    if config.ray.address is None:
+        _start_ray(config, resources, report)
+    else:
+        _join_ray(config.ray.address, resources, report)
     report(f"loading {model.name} in {config.replicas} replicas")
     _deploy(config, journal_url, resources, Console(stderr=True))
 
@@ -87,6 +95,23 @@ def _start_ray(config: ClusterConfig, resources: ExitStack, report: Report) -> N
     signal.signal(signal.SIGTERM, on_terminate)
 
 
+def _join_ray(address: str, resources: ExitStack, report: Report) -> None:
+    """Become a driver of a cluster that others started, with whatever authentication it asks for."""
+    report(f"joining the Ray cluster at {address}")
+    resources.enter_context(environment(serve_environment()))
+    import ray  # noqa: PLC0415
+
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        cast(Any, ray).init(
+            address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING
+        )
+    except (ConnectionError, RuntimeError) as error:
+        raise StartFailed(f"Easel on the Ray cluster at {address}", str(error)) from error
+    resources.callback(cast(Any, ray).shutdown)
+    signal.signal(signal.SIGTERM, on_terminate)
+
+
 def _deploy(config: ClusterConfig, journal_url: str, resources: ExitStack, console: Console) -> None:
     import ray  # noqa: PLC0415
     from ray import serve  # noqa: PLC0415
@@ -109,7 +134,10 @@ def _deploy(config: ClusterConfig, journal_url: str, resources: ExitStack, conso
         num_cpus=0,
     )
     scheduler = actor.remote(cluster_limits(config), settings, config.scheduler.no_replica_seconds)
-    resources.callback(_stop_serve)
+    # On a cluster of others, other applications may run and the scheduler would outlive this process.
+    joined = config.ray.address is not None
+    resources.callback(ray.kill, scheduler)
+    resources.callback(_stop_application if joined else _stop_serve)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         serve.start(proxy_location="Disabled", logging_config={"log_level": "ERROR"})
@@ -138,6 +166,14 @@ def _stop_serve() -> None:
     # Ray prints an alarming line about the end of Serve's controller, which is as it should be.
     with redirect_stdout(StringIO()):
         serve.shutdown()
+
+
+def _stop_application() -> None:
+    from ray import serve  # noqa: PLC0415
+
+    from easel.cluster.app import APPLICATION  # noqa: PLC0415
+
+    serve.delete(APPLICATION)
 
 
 def _end_processes(others: frozenset[psutil.Process]) -> None:

@@ -12,9 +12,15 @@ def ray_environment() -> dict[str, str]:
 
     A fresh token guards every port Ray opens, some of which it binds on all interfaces.
     """
-    return {
+    return serve_environment() | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
+
+
+def serve_environment() -> dict[str, str]:
+    """Variables that Easel's processes want on any Ray cluster; set them where its nodes are started."""
+    return {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         # gRPC between replicas and one event loop in each; gateways listen for themselves.
