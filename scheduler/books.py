@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from easel.scheduler.cost import NO_LIMIT
 from easel.scheduler.errors import BrokenBooks
 from easel.scheduler.life import RequestState
-from easel.scheduler.messages import ReplicaShape
+from easel.scheduler.messages import ReplicaShape, Tightening
 from easel.scheduler.pages import PagePool
 from easel.scheduler.prefix_cache import PrefixCache, page_hash, salt_of
+from easel.scheduler.rows import continuation
 from easel.scheduler.slots import SlotTable
 from easel.scheduler.window import WindowBooks, longest_write
 
@@ -32,10 +33,9 @@ class Books:
         if not self.slots.free:
             return False
         matched = self._cached(state)
-        idle = sum(1 for page in matched if self.pool.references(page) == 0)
-        missing = state.pages_needed - len(matched)
-        if missing + idle > self.pool.available:
+        if self._lacking(state, matched) > 0:
             return False
+        missing = state.pages_needed - len(matched)
         for page in matched:
             self.pool.share(page)
         self.pool.reserve(missing)
@@ -43,13 +43,33 @@ class Books:
         state.pages = matched
         state.page_table = tuple(matched)
         state.named = len(matched)
-        state.written = state.cached_tokens = len(matched) * self.shape.page_size
-        state.admitted_at = state.prefilled_at = now
+        state.written = len(matched) * self.shape.page_size
+        if not state.preemptions:
+            state.cached_tokens = state.written
+            state.admitted_at = state.prefilled_at = now
         if self.window is not None:
             self.window.admit(state, len(matched))
         self.slots.take(state)
-        if not state.layout.shares_prefix:
+        if not state.shares_prefix:
             self.extend(state, state.pages_needed * self.shape.page_size)
+        return True
+
+    def lacking(self, state: RequestState) -> int:
+        """Pages that are missing for a waiting request to be let in; none if 0 or less."""
+        return self._lacking(state, self._cached(state))
+
+    def gain(self, state: RequestState) -> int:
+        """Pages that could be promised to others if the request left."""
+        return state.promised + sum(1 for page in state.pages if self.pool.references(page) == 1)
+
+    def go_on(self, state: RequestState, valve: Tightening | None) -> bool:
+        """Makes up the continuation of a request whose block is finished, with the pages to commit it.
+
+        False, with nothing changed, when window pages for it are not to be had now.
+        """
+        if state.to_commit and not self.extend(state, state.canvas_start):
+            return False
+        state.continuation = continuation(state, valve)
         return True
 
     def write_room(self, state: RequestState) -> int:
@@ -62,6 +82,11 @@ class Books:
         """Pages of the longest part of the prefix that all layers have cached."""
         matched = self.cache.match(state.chain)
         return matched if self.window is None else matched[: self.window.reach(state.chain, len(matched))]
+
+    def _lacking(self, state: RequestState, matched: list[int]) -> int:
+        """A page that is idle and matched counts as taken: it cannot be promised any more."""
+        idle = sum(1 for page in matched if self.pool.references(page) == 0)
+        return state.pages_needed - len(matched) + idle - self.pool.available
 
     def extend(self, state: RequestState, end: int) -> bool:
         """Gives the request pages for all positions before `end`, out of its promise.
@@ -76,7 +101,7 @@ class Books:
         if missing > state.promised:
             raise BrokenBooks(f"request {state.request_id!r} needs more pages than it was promised")
         state.promised -= missing
-        state.pages.extend(self.pool.allocate() for _ in range(missing))
+        state.pages.extend(self.pool.allocate(missing))
         state.page_table = tuple(state.pages)
         return True
 
@@ -84,6 +109,7 @@ class Books:
         """Positions before `end` are in pages now; pages that became full are offered to the cache."""
         size = self.shape.page_size
         state.written = end
+        state.continuation = None  # it says what is to be written
         for index in range(state.named, end // size):
             if index == len(state.chain):
                 parent = state.chain[-1] if state.chain else salt_of(state.request.tenant)

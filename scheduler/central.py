@@ -1,51 +1,58 @@
 """The logic of the cluster's central scheduler: admission, placement, pacing. No clock, no network."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from random import Random
+from typing import TypeVar
 
-from easel.scheduler.admission import AdmissionTicket, WaitingRoom
-from easel.scheduler.errors import QueueFull
-from easel.scheduler.messages import PhasePolicy, ReplicaDigest
-from easel.scheduler.pacing import pace
-from easel.scheduler.placement import Assignment, Outstanding, ReplicaView, choose
-from easel.scheduler.prefix_index import PrefixIndex
+from easel.scheduler.admission import AdmissionTicket, Waiting, WaitingRoom
+from easel.scheduler.errors import DeadlineImpossible, QueueFull, SchedulerError
+from easel.scheduler.fleet import Fleet
+from easel.scheduler.limits import ClusterLimits
+from easel.scheduler.messages import PhasePolicy, ReplicaDigest, ReplicaOrders
+from easel.scheduler.outlook import Outlook
+from easel.scheduler.pacing import Pacer
+from easel.scheduler.placement import Assignment, Choice, Outstanding, ReplicaView
+from easel.scheduler.promises import Promises, within_bounds
+from easel.scheduler.rebalance import Rebalancer
+from easel.scheduler.tenants import TenantLedger
 from easel.scheduler.totals import RunningMean
 
-ENDED_REMEMBERED = 4096  # request ids
+T = TypeVar("T")
+
+REMEMBERED = 4096  # ids of requests that ended, and of those that left a replica
 LOOKAHEAD = 16  # tickets that fit nowhere and are passed over in one dispatch
-SHORTEST_RETRY_SECONDS = 0.5
-LONGEST_RETRY_SECONDS = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterLimits:
-    """What the central scheduler allows."""
-
-    max_waiting: int = 512  # requests without a replica
-    queue_ahead: int = 4  # requests sent to a replica beyond its slots
-    digest_timeout_seconds: float = 3.0  # a replica that is silent for longer is reported
-    release_grace_seconds: float = 5.0  # an assignment no digest has ever listed is dropped after this
-    policy_seconds: float = 5.0  # time to live of a policy
-    target_seconds: float = 0.050  # cost a step should stay near
-    prefix_index_pages: int = 100_000
 
 
 class ClusterScheduler:
     """Admits requests, assigns them to replicas, and paces the replicas' refresh work.
 
     Times are any monotonic clock's, always the same one. A request id is unique among the
-    requests known here; admitting a known one again forgets the earlier attempt.
+    requests known here; admitting a known one again forgets the earlier attempt. `draw` decides
+    which replicas are compared when there are many; the same draws make the same decisions.
     """
 
-    def __init__(self, limits: ClusterLimits | None = None) -> None:
+    def __init__(self, limits: ClusterLimits | None = None, draw: Random | None = None) -> None:
         self.limits = limits if limits is not None else ClusterLimits()
-        self._room = WaitingRoom()
-        self._views: dict[str, ReplicaView] = {}
+        self.outlook = Outlook()
+        self._ledger = TenantLedger(self.limits.tenants, self.limits.default_tenant)
+        self._room = WaitingRoom(self._ledger)
+        self._fleet = Fleet(
+            self.limits.queue_ahead,
+            self.limits.digest_timeout_seconds,
+            self.limits.prefix_index_pages,
+            draw if draw is not None else Random(0),
+        )
+        self._promises = Promises(self._room, self._fleet, self.outlook)
+        self._rebalancer = Rebalancer()
+        self._pacer = Pacer(self.limits)
         self._where: dict[str, str] = {}  # request id -> replica id
         self._ended: OrderedDict[str, None] = OrderedDict()  # so that a late digest revives nobody
-        self._index = PrefixIndex(self.limits.prefix_index_pages)
-        self._max_tokens = RunningMean(memory=0.95)  # of admitted requests
-        self._epoch = 0
+        self._left: OrderedDict[str, tuple[Outstanding, float]] = OrderedDict()  # gone from a digest, when
+        self._shed: list[Waiting] = []  # taken out of the room, not reported yet
+        self._late = 0  # requests shed
+        self._missed = 0  # deadlines given up for lack of time, when policies were made last
+        self._mean_tokens = RunningMean(memory=0.95)  # of admitted requests, at most
+        self._latest = 0.0  # the last time anybody named
 
     @property
     def waiting(self) -> int:
@@ -53,7 +60,7 @@ class ClusterScheduler:
 
     @property
     def replicas(self) -> tuple[str, ...]:
-        return tuple(self._views)
+        return tuple(self._fleet.views)
 
     def replica_of(self, request_id: str) -> str | None:
         """Where the request was sent, or found."""
@@ -61,135 +68,231 @@ class ClusterScheduler:
 
     def outstanding(self, replica_id: str) -> tuple[str, ...]:
         """Requests believed to wait or run on the replica."""
-        view = self._views.get(replica_id)
+        view = self._fleet.views.get(replica_id)
         return tuple(view.outstanding) if view is not None else ()
 
     def admit(self, ticket: AdmissionTicket, now: float) -> None:
-        """Lets a request wait for a replica; raises QueueFull with the time after which to retry."""
+        """Lets a request wait for a replica.
+
+        Raises QueueFull, TenantLimit or DeadlineImpossible, each with the time after which to
+        retry; never for a ticket that was admitted before.
+        """
+        self._latest = now
         self._forget(ticket.request_id)
         self._ended.pop(ticket.request_id, None)
-        if len(self._room) >= self.limits.max_waiting:
-            raise QueueFull(len(self._room), self.limits.max_waiting, self.predicted_wait(now))
-        self._max_tokens.add(ticket.max_tokens)
-        self._room.push(ticket)
+        self._left.pop(ticket.request_id, None)
+        if not ticket.admitted:
+            self._ledger.settle(ticket.request_id, None)
+            self._refuse_excess(ticket, now)
+        start = self._promises.latest_start(ticket, now)
+        if ticket.admitted:
+            self._ledger.enter_again(ticket.request_id, ticket.tenant)
+        else:
+            self._mean_tokens.add(ticket.max_tokens)
+            self._ledger.enter(ticket.request_id, ticket.tenant, ticket.prompt_tokens, ticket.max_tokens, now)
+        self._room.push(ticket, now, start)
+
+    def shed(self, now: float) -> list[tuple[str, SchedulerError]]:
+        """Waiting requests that cannot make their deadline any more, taken out, and what to tell them."""
+        self._drop_late(now)
+        late, self._shed = self._shed, []
+        return [(waiting.ticket.request_id, self._too_late(waiting, now)) for waiting in late]
 
     def predicted_wait(self, now: float) -> float:
-        """Seconds until those who wait now have all been served, within bounds."""
-        tokens = int(self._max_tokens.value)
-        rate = sum(
-            view.digest.slots / max(1e-6, view.service_seconds(tokens, tokens)) for view in self._heard(now)
-        )
-        if rate <= 0.0:
-            return LONGEST_RETRY_SECONDS
-        return min(LONGEST_RETRY_SECONDS, max(SHORTEST_RETRY_SECONDS, len(self._room) / rate))
+        """Seconds until those who wait now have all been started, within bounds."""
+        return self._promises.drain_seconds(now)
 
     def dispatch(self, now: float) -> list[Assignment]:
         """Assigns waiting requests to replicas while any replica may take more."""
+        self._latest = now
+        self._drop_late(now)
         assignments: list[Assignment] = []
         passing: set[str] = set()
-        views, ahead = self._heard(now), self.limits.queue_ahead
-        while len(passing) < LOOKAHEAD and any(view.has_room(ahead) for view in views):
-            ticket = self._room.head(passing)
-            if ticket is None:
+        while len(passing) < LOOKAHEAD and self._fleet.any_open:
+            waiting = self._room.head(passing, now)
+            if waiting is None:
                 break
-            cached = self._index.cached_pages(ticket.page_hashes)
-            view = choose(ticket, views, cached, ahead)
-            if view is None:
+            ticket = waiting.ticket
+            choice = self._choose(waiting, now)
+            if choice is None:
                 passing.add(ticket.request_id)
                 continue
             self._room.serve(ticket)
-            self._assign(ticket, view, cached.get(view.replica_id, 0), now)
-            assignments.append(Assignment(ticket.request_id, view.replica_id))
+            self._assign(ticket, choice, now)
+            assignments.append(Assignment(ticket.request_id, choice.view.replica_id))
         return assignments
 
     def abandon(self, request_id: str) -> None:
         """The client left, whether the request waits or runs; unknown ids are ignored."""
-        self._forget(request_id)
-        self._ended[request_id] = None
-        if len(self._ended) > ENDED_REMEMBERED:
-            self._ended.popitem(last=False)
+        self.finished(request_id)
 
-    def finished(self, request_id: str) -> None:
-        """The request ended where it ran; unknown ids are ignored."""
-        self.abandon(request_id)
+    def finished(self, request_id: str, output_tokens: int | None = None) -> None:
+        """The request ended, with so many output tokens since it was admitted; unknown ids are ignored."""
+        replica_id = self._where.get(request_id)
+        if replica_id is not None:
+            request, ended_at = self._fleet.views[replica_id].outstanding[request_id], self._latest
+            self.outlook.learn(request, output_tokens, ended_at)
+        elif request_id in self._left:
+            self.outlook.learn(self._left[request_id][0], output_tokens, self._left[request_id][1])
+        self._forget(request_id)
+        self._left.pop(request_id, None)
+        self._ledger.settle(request_id, output_tokens)
+        _remember(self._ended, request_id, None)
 
     def on_digest(self, digest: ReplicaDigest, now: float) -> None:
         """Takes a replica's report; the first one makes the replica known.
 
         Requests in it that are not known here are adopted: a scheduler that was restarted learns
-        in this way what runs. Requests that a digest listed and the next does not have ended.
+        in this way what runs. Requests that a digest listed and the next does not have ended, or
+        come back through `admit`.
         """
-        view = self._views.get(digest.replica_id)
-        if view is None:
-            view = self._views[digest.replica_id] = ReplicaView(digest, now)
-        elif digest.sequence <= view.digest.sequence and not self._silent(view, now):
-            return
-        view.digest, view.seen_at = digest, now
-        self._reconcile(view, now)
+        self._latest = now
+        heard = self._fleet.hear(digest, now)
+        if heard is not None:
+            self._reconcile(*heard, now)
+
+    def drain(self, replica_id: str) -> None:
+        """Nothing is placed there any more, and its orders are to give all it has back. Until removed."""
+        view = self._fleet.views.get(replica_id)
+        if view is not None:
+            view.draining = True
+            self._fleet.changed(view)
+
+    def slots(self, replica_id: str) -> int:
+        """Canvases the replica has room for; 0 if it is not known."""
+        view = self._fleet.views.get(replica_id)
+        return 0 if view is None else view.digest.slots
+
+    def reserve_replica(self, replica_id: str, *, reserved: bool) -> None:
+        """Nothing is placed there while it is reserved; what it has stays."""
+        view = self._fleet.views.get(replica_id)
+        if view is not None:
+            view.reserved = reserved
+            self._fleet.changed(view)
 
     def remove_replica(self, replica_id: str) -> list[str]:
         """Forgets a replica; returns the requests that were there and now have none."""
-        view = self._views.pop(replica_id, None)
+        view = self._fleet.remove(replica_id)
         if view is None:
             return []
-        self._index.forget(replica_id)
+        self._pacer.forget(replica_id)
+        self._rebalancer.forget(replica_id)
         lost = list(view.outstanding)
         for request_id in lost:
             del self._where[request_id]
+            self._ledger.leave(request_id)
         return lost
+
+    def release_replica(self, replica_id: str) -> ReplicaView | None:
+        """Gives an idle replica away, to be adopted by another scheduler; None if it is not idle."""
+        view = self._fleet.views.get(replica_id)
+        if view is None or view.outstanding or view.digest.active:
+            return None
+        self.remove_replica(replica_id)
+        view.reserved = False
+        return view
+
+    def adopt_replica(self, view: ReplicaView) -> None:
+        """Takes over an idle replica that another scheduler released."""
+        self._fleet.insert(view)
 
     def expire(self, now: float) -> list[str]:
         """Replicas whose digests have stopped; each is reported until it is removed or heard again."""
-        return [replica_id for replica_id, view in self._views.items() if self._silent(view, now)]
+        return [view.replica_id for view in self._fleet.views.values() if self._fleet.silent(view, now)]
 
     def policies(self, now: float) -> dict[str, PhasePolicy]:
         """A new policy for every replica that is heard, under an epoch above all before."""
-        told = [view.digest.policy_epoch for view in self._views.values()]
-        self._epoch = max([self._epoch, *told]) + 1
-        return {
-            view.replica_id: pace(
-                view.digest,
-                target_seconds=self.limits.target_seconds,
-                time_to_live=self.limits.policy_seconds,
-                epoch=self._epoch,
-            )
-            for view in self._heard(now)
-        }
+        self._latest = now
+        missed, self._missed = self._missed, self._promises.crowded_out + self._late
+        slack = self._room.least_slack(now) if self._missed == missed else -1.0
+        heard = list(self._fleet.heard(now))
+        if self.limits.rebalance and not len(self._room):
+            self._rebalancer.look(heard, now)
+        return self._pacer.policies(heard, slack, now)
 
-    def _heard(self, now: float) -> list[ReplicaView]:
-        return [view for view in self._views.values() if not self._silent(view, now)]
+    def orders(self, replica_id: str, now: float) -> ReplicaOrders:
+        """The answer to a digest: the replica's latest policy, and what it is to give back.
 
-    def _silent(self, view: ReplicaView, now: float) -> bool:
-        return now - view.seen_at > self.limits.digest_timeout_seconds
+        An order is repeated until the replica's digests no longer list the request, so a replica
+        has to take the second one for what it is.
+        """
+        view = self._fleet.views.get(replica_id)
+        if view is None:
+            return ReplicaOrders()
+        policy = view.policy if view.policy.epoch else None
+        give_back = view.digest.active if view.draining else self._rebalancer.of(replica_id)
+        return ReplicaOrders(policy, give_back, drain=view.draining)
 
-    def _assign(self, ticket: AdmissionTicket, view: ReplicaView, cached_pages: int, now: float) -> None:
-        cached_tokens = cached_pages * view.digest.page_size
-        view.outstanding[ticket.request_id] = Outstanding(
+    def _refuse_excess(self, ticket: AdmissionTicket, now: float) -> None:
+        if len(self._room) >= self.limits.max_waiting:
+            raise QueueFull(len(self._room), self.limits.max_waiting, self.predicted_wait(now))
+        service = self._promises.mean_service_seconds(ticket.prompt_tokens, self._mean_tokens.value, now)
+        self._ledger.check(ticket.tenant, ticket.tokens, now, within_bounds(service))
+
+    def _too_late(self, waiting: Waiting, now: float) -> DeadlineImpossible:
+        deadline = waiting.deadline if waiting.deadline is not None else now
+        service = deadline - waiting.latest_start
+        return DeadlineImpossible(service, max(0.0, deadline - now), self.predicted_wait(now))
+
+    def _drop_late(self, now: float) -> None:
+        for waiting in self._room.late(now):
+            self._late += 1
+            self._ledger.settle(waiting.ticket.request_id, None)
+            self._shed.append(waiting)
+
+    def _choose(self, waiting: Waiting, now: float) -> Choice | None:
+        left = None if waiting.deadline is None else waiting.deadline - now
+        share = self.outlook.likely_share(self._fleet.capacity(now))
+        return self._fleet.best(waiting.ticket, share, now, left)
+
+    def _assign(self, ticket: AdmissionTicket, choice: Choice, now: float) -> None:
+        view = choice.view
+        share = self.outlook.likely_share(self._fleet.capacity(now))
+        request = Outstanding(
             assigned_at=now,
-            prefill_tokens=max(0, ticket.prompt_tokens - cached_tokens),
-            pages=view.pages_for(ticket) - cached_pages,
+            prefill_tokens=max(0, ticket.prompt_tokens - choice.cached_pages * view.digest.page_size),
+            pages=view.pages_for(ticket) - choice.cached_pages,
+            prompt_tokens=ticket.prompt_tokens,
+            max_tokens=ticket.max_tokens,
+            resumed=ticket.admitted,
+            output_tokens=max(1.0, ticket.max_tokens * share),
+            wait_seconds=choice.wait_seconds,
+            finish_seconds=choice.finish_seconds,
         )
+        self._fleet.add(view, ticket.request_id, request)
         self._where[ticket.request_id] = view.replica_id
-        self._index.add(ticket.page_hashes, view.replica_id)
+        self._ledger.start(ticket.request_id)
+        self._fleet.index.add(ticket.page_hashes, view.replica_id)
 
-    def _forget(self, request_id: str) -> None:
+    def _forget(self, request_id: str) -> Outstanding | None:
+        """Takes the request out of the room, or off its replica; its charge stays known."""
         self._room.discard(request_id)
+        self._ledger.leave(request_id)
         replica_id = self._where.pop(request_id, None)
-        if replica_id is not None:
-            del self._views[replica_id].outstanding[request_id]
+        if replica_id is None:
+            return None
+        self._rebalancer.left(replica_id, request_id)
+        return self._fleet.take_away(replica_id, request_id)
 
-    def _reconcile(self, view: ReplicaView, now: float) -> None:
-        active = set(view.digest.active)
-        for request_id in view.digest.active:
-            if request_id in view.outstanding:
-                view.outstanding[request_id].seen = True
-            elif not self._known(request_id):
-                view.outstanding[request_id] = Outstanding(assigned_at=now, seen=True)
+    def _reconcile(self, view: ReplicaView, listed: tuple[str, ...], now: float) -> None:
+        new, gone = self._fleet.news(view, listed, self.limits.release_grace_seconds, now)
+        for request_id in new:
+            if not self._known(request_id):
+                self._fleet.add(view, request_id, Outstanding(assigned_at=now, seen=True))
                 self._where[request_id] = view.replica_id
-        for request_id, request in list(view.outstanding.items()):
-            grace = 0.0 if request.seen else self.limits.release_grace_seconds
-            if request_id not in active and now - request.assigned_at >= grace:
-                self._forget(request_id)
+        for request_id in gone:
+            self._release(request_id, now)
+
+    def _release(self, request_id: str, now: float) -> None:
+        request = self._forget(request_id)
+        if request is not None:
+            _remember(self._left, request_id, (request, now))
 
     def _known(self, request_id: str) -> bool:
         return request_id in self._where or request_id in self._room or request_id in self._ended
+
+
+def _remember(memory: "OrderedDict[str, T]", request_id: str, value: T) -> None:
+    memory[request_id] = value
+    if len(memory) > REMEMBERED:
+        memory.popitem(last=False)

@@ -18,6 +18,7 @@ PRIOR_WEIGHT = 0.001  # of one report; decides only what the reports leave open
 REFIT_EVERY = 16  # reports
 ERROR_MEMORY = 0.98
 NO_LIMIT = 1 << 30  # tokens
+_REUSE, _PREFILL, _COMMIT = RowKind.REUSE, RowKind.PREFILL, RowKind.COMMIT
 
 DEFAULT_PRIOR = CostCoefficients(constant=2e-3, per_token=2e-5, per_pair=5e-9, per_head_row=5e-6)
 
@@ -32,22 +33,27 @@ class Workload:
     reuse_tokens: int = 0  # of `tokens`; the rest is refresh
 
     def add(self, row: Row) -> None:
-        length, kind = row.length, row.kind
-        self.tokens += length
-        self.pairs += row.pairs
-        if kind.needs_head:
-            self.head_rows += length
-        if kind is RowKind.REUSE:
-            self.reuse_tokens += length
+        self._change(row, 1)
 
     def remove(self, row: Row) -> None:
-        length, kind = row.length, row.kind
-        self.tokens -= length
-        self.pairs -= row.pairs
-        if kind.needs_head:
-            self.head_rows -= length
-        if kind is RowKind.REUSE:
-            self.reuse_tokens -= length
+        self._change(row, -1)
+
+    def merge(self, other: "Workload") -> None:
+        self.tokens += other.tokens
+        self.pairs += other.pairs
+        self.head_rows += other.head_rows
+        self.reuse_tokens += other.reuse_tokens
+
+    def _change(self, row: Row, sign: int) -> None:
+        # Hundreds of times a step: hence no properties of rows and kinds, and constants for the latter.
+        length, kind = sign * row.length, row.kind
+        self.tokens += length
+        self.pairs += length * (row.span or row.start + row.length)
+        if kind is _REUSE:
+            self.head_rows += length
+            self.reuse_tokens += length
+        elif kind is not _PREFILL and kind is not _COMMIT:
+            self.head_rows += length
 
     @staticmethod
     def of(rows: Iterable[Row]) -> "Workload":
@@ -73,15 +79,15 @@ class CostModel:
         return self.of_load(Workload.of(rows))
 
     def of_load(self, load: Workload) -> float:
-        return self.coefficients.constant + self._marginal(load.tokens, load.pairs, load.head_rows)
+        return self.coefficients.constant + self.added_by(load.tokens, load.pairs, load.head_rows)
 
     def of_row(self, row: Row) -> float:
         """Predicted seconds a row adds to a forward that takes place anyway."""
-        return self._marginal(row.length, row.pairs, row.length if row.kind.needs_head else 0)
+        return self.added_by(row.length, row.pairs, row.length if row.kind.needs_head else 0)
 
     def of_prefill(self, start: int, end: int) -> float:
         """Predicted seconds that writing positions [start, end) adds, in whatever chunks."""
-        return self._marginal(end - start, (end - start) * end, 0)
+        return self.added_by(end - start, (end - start) * end, 0)
 
     def chunk_within(self, seconds: float, start: int) -> int:
         """The most tokens that can be written from position `start` on in the given seconds."""
@@ -111,7 +117,8 @@ class CostModel:
         if self._reports % REFIT_EVERY == 0:
             self._refit()
 
-    def _marginal(self, tokens: int, pairs: int, head_rows: int) -> float:
+    def added_by(self, tokens: int, pairs: int, head_rows: int) -> float:
+        """Predicted seconds that so much adds to a forward that takes place anyway."""
         known = self.coefficients
         return known.per_token * tokens + known.per_pair * pairs + known.per_head_row * head_rows
 

@@ -2,22 +2,42 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
 
+from easel.scheduler.cost import Workload
 from easel.scheduler.errors import InvalidParameter, RequestTooLong
-from easel.scheduler.messages import CanvasSpec, ReplicaShape, Row
+from easel.scheduler.messages import CanvasResult, ReplicaShape, Row, Tightening
 from easel.scheduler.page_needs import pages_needed, span_of
-from easel.scheduler.phase import RowKind, SequenceLayout
+from easel.scheduler.phase import SequenceLayout
 from easel.scheduler.prefix_cache import page_chain
-from easel.scheduler.request import Request
+from easel.scheduler.request import DiffusionParams, Request
 
 
 class Stage(Enum):
     """Where a request stands between two steps."""
 
-    WAITING = "waiting"  # no slot yet
+    WAITING = "waiting"  # no slot
     PREFILLING = "prefilling"  # has a slot and its pages are promised; no canvas yet
     DENOISING = "denoising"  # its canvas takes part in every step
     BLOCK_FINISHED = "block_finished"  # next: commit this block and open the next canvas
+
+
+class AfterBlock(Enum):
+    """What a request does once its open canvas is finished and another would follow."""
+
+    GO_ON = "go_on"
+    YIELD = "yield"  # gives its slot to one that is more urgent, and waits again
+    HAND_OVER = "hand_over"  # leaves this replica
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """The rows with which a request goes on after a finished block."""
+
+    commit: Row | None  # of the finished block; None: nothing is left to be written
+    opening: Row  # of the next canvas
+    load: Workload  # of both
+    valve: Tightening | None  # under which the canvas opens
 
 
 @dataclass(slots=True)
@@ -25,18 +45,25 @@ class RequestState:
     """All a replica knows of one request. `tokens` grows by each finished block."""
 
     request: Request
-    layout: SequenceLayout
     block_length: int
+    shares_prefix: bool  # its keys and values are exact once written, and other requests' too
+    span: int  # tokens of the whole sequence, those to come included, where all see all; else 0
+    total_tokens: int  # the longest the sequence can become
+    steps_vary: bool  # the row of a step depends on the steps before it
+    looked_at: bool  # the host has to see every step of the canvas
     origin: int  # absolute position of the first output block
     submitted_at: float
+    waits_since: float  # submission, or the last time it lost its slot
     order: int  # of arrival
     chain: list[bytes]  # names of the full pages of `tokens`
     tokens: list[int]
     canvas_start: int  # absolute position of the current or next canvas
     pages_needed: int  # for everything that is ever written for this request
     stage: Stage = Stage.WAITING
+    after: AfterBlock = AfterBlock.GO_ON
     due: float = 0.0  # latest time to start for its target to be met
     passed_over: int = 0  # plans in which it was considered and got nothing
+    preemptions: int = 0
     slot: int | None = None
     pages: list[int] = field(default_factory=list[int])
     page_table: tuple[int, ...] = ()  # of `pages`, rebuilt when they change
@@ -46,10 +73,12 @@ class RequestState:
     window_pages: list[int] = field(default_factory=list[int])  # of sliding-window layers
     window_table: tuple[int, ...] = ()  # of `window_pages`
     window_first: int = 0  # page of the sequence that the first of them holds
-    step: int = 0  # denoising steps taken on the current canvas
-    live: int = 0  # canvas positions that a partial step would compute
+    path: list[CanvasResult] = field(default_factory=list[CanvasResult])  # of the open canvas's steps
+    continuation: Continuation | None = None  # while the block is finished, once it has been made up
+    valve: Tightening | None = None  # the last one asked about, and what canvases settle by under it
+    settles_by: DiffusionParams | None = None
+    tightened: bool = False  # the open canvas settles sooner than asked for
     cached_tokens: int = 0
-    entropy_sum: float = 0.0  # of the current canvas's steps
     admitted_at: float = 0.0
     prefilled_at: float = 0.0
     opened_at: float = 0.0
@@ -59,11 +88,25 @@ class RequestState:
         return self.request.request_id
 
     @property
+    def step(self) -> int:
+        """Denoising steps taken on the open canvas."""
+        return self.path[-1].step if self.path else 0
+
+    @property
+    def deadline(self) -> float:
+        """When the whole answer should be there; infinite if the request does not say."""
+        seconds = self.request.deadline_seconds
+        return inf if seconds is None else self.submitted_at + seconds
+
+    @property
+    def to_commit(self) -> int:
+        """Leading positions of finished blocks and prompt that are not in pages yet."""
+        return max(0, self.canvas_start - self.written) if self.shares_prefix else 0
+
+    @property
     def prefill_left(self) -> int:
         """Tokens to write before the first canvas can open; 0 once it has."""
-        if self.stage is Stage.BLOCK_FINISHED or not self.layout.shares_prefix:
-            return 0
-        return max(0, self.canvas_start - self.written)
+        return 0 if self.stage is Stage.BLOCK_FINISHED else self.to_commit
 
     @property
     def known(self) -> int:
@@ -73,7 +116,7 @@ class RequestState:
     @property
     def limit(self) -> int:
         """Canvas positions that lie within max_tokens."""
-        return min(self.block_length, self.request.total_tokens - self.canvas_start)
+        return min(self.block_length, self.total_tokens - self.canvas_start)
 
     @property
     def block_index(self) -> int:
@@ -81,94 +124,32 @@ class RequestState:
         return (self.canvas_start - self.origin) // self.block_length
 
     @property
-    def span(self) -> int:
-        """Tokens of the whole sequence, those to come included, where all see all; else 0."""
-        if self.layout.shares_prefix:
-            return 0
-        return span_of(len(self.request.prompt), self.request.sampling.max_tokens, self.block_length)
+    def output_tokens(self) -> int:
+        """Of finished blocks, those included that were committed before the request came here."""
+        return max(0, self.canvas_start - len(self.request.prompt))
 
     @property
-    def to_commit(self) -> int:
-        """Tokens of finished blocks that are not in pages yet."""
-        return max(0, self.canvas_start - self.written) if self.layout.shares_prefix else 0
-
-    def prefill_row(self, length: int) -> Row:
-        """The next `length` positions of the prefix; their pages must be in the page table."""
-        end = self.written + length
-        return self._row(RowKind.PREFILL, self.written, length, tuple(self.tokens[self.written : end]))
-
-    def commit_row(self) -> Row:
-        start = self.canvas_start - self.block_length
-        return self._row(RowKind.COMMIT, start, self.block_length, tuple(self.tokens[start:]))
-
-    def open_row(self) -> Row:
-        start = self.canvas_start
-        canvas = CanvasSpec(
-            block_index=self.block_index,
-            known=self.request.prompt[start:] if self.known else (),
-            limit=self.limit,
-            sampling=self.request.sampling,
-            diffusion=self.request.diffusion,
-            snapshots=self.request.snapshots,
-        )
-        return self._whole_row(RowKind.OPEN, canvas)
-
-    def step_row(self) -> Row:
-        """The next step of an open canvas."""
-        period = self.request.diffusion.rebuild_every
-        if (period and self.step % period == 0) or (not period and not self.layout.shares_prefix):
-            return self._whole_row(RowKind.REBUILD)
-        length = self.live if period and self.layout.shares_prefix else self.block_length
-        before = () if self.layout.shares_prefix else tuple(self.tokens[-1:])
-        return self._row(RowKind.REUSE, self.canvas_start, length, before)
-
-    @property
-    def steps_vary(self) -> bool:
-        """Whether the row of a step depends on the steps before it."""
-        return self.request.diffusion.rebuild_every > 0 or not self.layout.shares_prefix
-
-    @property
-    def looked_at(self) -> bool:
-        """Whether the host has to see every step of the canvas."""
-        return self.steps_vary or self.request.snapshots
+    def blocks_left(self) -> int:
+        """Blocks still to be finished if the output comes to max_tokens."""
+        return -(-(self.total_tokens - self.canvas_start) // self.block_length)
 
     def finish_block(self, block: tuple[int, ...]) -> None:
         """Takes over a block that another follows: it is to be committed, the next one opened."""
         self.tokens.extend(block[self.known : self.block_length])
         self.canvas_start += self.block_length
-        self.entropy_sum = 0.0
-        self.step = 0
+        self.path = []
+        self.continuation = None
         self.stage = Stage.BLOCK_FINISHED
 
-    def _whole_row(self, kind: RowKind, canvas: CanvasSpec | None = None) -> Row:
-        """A step that computes all of the canvas, and where all see all the whole sequence."""
-        if self.layout.shares_prefix:
-            return self._row(kind, self.canvas_start, self.block_length, canvas=canvas)
-        return self._row(kind, 0, self.span, tuple(self.tokens[: self.canvas_start]), canvas)
-
-    def _row(
-        self,
-        kind: RowKind,
-        start: int,
-        length: int,
-        tokens: tuple[int, ...] = (),
-        canvas: CanvasSpec | None = None,
-    ) -> Row:
-        return Row(
-            kind=kind,
-            request_id=self.request_id,
-            slot=-1 if self.slot is None else self.slot,
-            start=start,
-            length=length,
-            pages=self.page_table,
-            tokens=tokens,
-            canvas=canvas,
-            canvas_start=self.canvas_start,
-            span=self.span,
-            window_pages=self.window_table,
-            window_first=self.window_first,
-            keeps=self.request.diffusion.rebuild_every > 0 and kind.needs_head,
-        )
+    def lose_slot(self, now: float) -> None:
+        """Waits again, with its finished blocks and without what an open canvas had come to."""
+        self.stage = Stage.WAITING
+        self.after = AfterBlock.GO_ON
+        self.path = []
+        self.continuation = None
+        self.written = self.named = self.passed_over = 0
+        self.preemptions += 1
+        self.waits_since = now
 
 
 def begin(request: Request, shape: ReplicaShape, now: float, order: int) -> RequestState:
@@ -177,37 +158,45 @@ def begin(request: Request, shape: ReplicaShape, now: float, order: int) -> Requ
     Raises RequestTooLong when it could never fit in this replica, and InvalidParameter when
     `committed` cannot be resumed from or partial steps are not provided for.
     """
-    block, prefix = shape.block_length, list(request.prefix)
-    aligned = shape.layout is SequenceLayout.BLOCK_CAUSAL
-    origin = len(request.prompt) // block * block if aligned else len(request.prompt)
+    block, layout, prefix = shape.block_length, shape.layout, list(request.prefix)
+    prompt, output, shares = len(request.prompt), request.sampling.max_tokens, layout.shares_prefix
+    origin = prompt // block * block if layout is SequenceLayout.BLOCK_CAUSAL else prompt
     canvas_start = origin + (len(prefix) - origin) // block * block
-    if request.committed and len(prefix) != canvas_start:
+    _refuse_unfit(request, shape, canvas_start)
+    partial = request.diffusion.rebuild_every > 0
+    state = RequestState(
+        request=request,
+        block_length=block,
+        shares_prefix=shares,
+        span=0 if shares else span_of(prompt, output, block),
+        total_tokens=prompt + output,
+        steps_vary=partial or not shares,
+        looked_at=partial or not shares or request.snapshots,
+        origin=origin,
+        submitted_at=now,
+        waits_since=now,
+        order=order,
+        chain=page_chain(prefix, shape.page_size, request.tenant) if shares else [],
+        tokens=prefix,
+        canvas_start=canvas_start,
+        pages_needed=pages_needed(layout, prompt, output, block, shape.page_size),
+    )
+    _refuse_too_long(state, shape)
+    return state
+
+
+def _refuse_unfit(request: Request, shape: ReplicaShape, canvas_start: int) -> None:
+    if request.committed and len(request.prefix) != canvas_start:
         raise InvalidParameter("committed", len(request.committed), "such that it ends with a block")
     if len(request.committed) >= request.sampling.max_tokens:
         raise InvalidParameter("committed", len(request.committed), "shorter than max_tokens")
     if request.diffusion.rebuild_every and not shape.partial:
         expected = "0: this model is not set up for partial steps (engine.partial)"
         raise InvalidParameter("rebuild_every", request.diffusion.rebuild_every, expected)
-    state = RequestState(
-        request=request,
-        layout=shape.layout,
-        block_length=block,
-        origin=origin,
-        submitted_at=now,
-        order=order,
-        chain=page_chain(prefix, shape.page_size, request.tenant) if shape.layout.shares_prefix else [],
-        tokens=prefix,
-        canvas_start=canvas_start,
-        pages_needed=pages_needed(
-            shape.layout, len(request.prompt), request.sampling.max_tokens, block, shape.page_size
-        ),
-    )
-    _refuse_too_long(state, shape)
-    return state
 
 
 def _refuse_too_long(state: RequestState, shape: ReplicaShape) -> None:
-    total, block = state.request.total_tokens, shape.block_length
+    total, block = state.total_tokens, shape.block_length
     if state.pages_needed > shape.pages or total > shape.max_model_tokens:
         room = shape.pages * shape.page_size
         limit = min(shape.max_model_tokens, room + block if shape.layout.shares_prefix else room)

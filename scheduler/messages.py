@@ -217,6 +217,7 @@ class ReplicaOrders:
 
     policy: PhasePolicy | None = None
     hand_over: tuple[str, ...] = ()  # requests to give back, the running ones at the end of their block
+    drain: bool = False  # give all back in this way, and take no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +254,11 @@ class ReplicaShape:
 
 @dataclass(frozen=True, slots=True)
 class GenerationTask:
-    """What a gateway hands to a worker replica: the request and the lease it runs under."""
+    """What a gateway hands to a worker replica: the request and the lease it runs under.
+
+    `history` are the blocks that `request.committed` is made of, should the journal forget them.
+    """
 
     request: Request
     lease_epoch: int
+    history: tuple[BlockEvent, ...] = ()

@@ -15,8 +15,8 @@ class PagePool:
     never lacks one: `reserved <= free + idle` always holds.
     """
 
-    def __init__(self, capacity: int, forget: Callable[[int], None]) -> None:
-        """`forget(page)` is called when an idle page is evicted and its content given up."""
+    def __init__(self, capacity: int, forget: Callable[[list[int]], None]) -> None:
+        """`forget(pages)` is called when idle pages are evicted and their content given up."""
         self.capacity = capacity
         self.reserved = 0
         self._forget = forget
@@ -48,12 +48,16 @@ class PagePool:
             raise BrokenBooks(f"{count} pages unreserved with {self.reserved} reserved")
         self.reserved -= count
 
-    def allocate(self) -> int:
-        """One page out of a reservation made before, referenced once."""
-        self.unreserve(1)
-        page = self._free.pop() if self._free else self._evict()
-        self._references[page] = 1
-        return page
+    def allocate(self, count: int = 1) -> list[int]:
+        """Pages out of a reservation made before, referenced once each."""
+        self.unreserve(count)
+        free = min(count, len(self._free))
+        pages = [self._free.pop() for _ in range(free)]
+        if free < count:
+            pages += self._evict(count - free)
+        for page in pages:
+            self._references[page] = 1
+        return pages
 
     def share(self, page: int) -> None:
         """References a page whose content is kept."""
@@ -95,10 +99,10 @@ class PagePool:
         if not 0 <= self.reserved <= len(free) + len(idle):
             raise BrokenBooks(f"{self.reserved} pages reserved, {len(free) + len(idle)} to be had")
 
-    def _evict(self) -> int:
-        if not self._idle:
+    def _evict(self, count: int) -> list[int]:
+        if count > len(self._idle):
             raise BrokenBooks("a reserved page is missing")
-        page, _ = self._idle.popitem(last=False)
-        self._kept.discard(page)
-        self._forget(page)
-        return page
+        pages = [self._idle.popitem(last=False)[0] for _ in range(count)]
+        self._kept.difference_update(pages)
+        self._forget(pages)
+        return pages

@@ -5,7 +5,7 @@ the tenant's salt, so tenants never share and cannot probe each other's prompts 
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 from easel.scheduler.errors import BrokenBooks
@@ -66,9 +66,10 @@ class PrefixCache:
         self._hash_of[page] = digest
         return True
 
-    def forget(self, page: int) -> None:
-        """The page's content is gone."""
-        del self._page_of[self._hash_of.pop(page)]
+    def forget(self, pages: Iterable[int]) -> None:
+        """The pages' contents are gone."""
+        for page in pages:
+            del self._page_of[self._hash_of.pop(page)]
 
     def holds(self, page: int) -> bool:
         return page in self._hash_of

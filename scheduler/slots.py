@@ -1,11 +1,14 @@
 """Who holds a slot, by stage, kept up to date so that no step has to look for anything."""
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from easel.scheduler.cost import Workload
 from easel.scheduler.errors import BrokenBooks
 from easel.scheduler.life import RequestState, Stage
 from easel.scheduler.messages import Row
+from easel.scheduler.rows import step_row
 
 
 @dataclass(slots=True)
@@ -19,6 +22,7 @@ class SlotTable:
     finished: dict[str, RequestState] = field(default_factory=dict[str, RequestState])
     canvas_rows: dict[str, Row] = field(default_factory=dict[str, Row])  # of all that are denoising
     canvas_load: Workload = field(default_factory=Workload)  # of those rows
+    classes: Counter[int] = field(default_factory=Counter[int])  # priorities of all that hold a slot
     looked_at: int = 0  # of those that are denoising, how many the host sees after every step
 
     def __post_init__(self) -> None:
@@ -29,6 +33,18 @@ class SlotTable:
         return self.capacity - len(self.free)
 
     @property
+    def holders(self) -> Iterator[RequestState]:
+        """All that hold a slot."""
+        yield from self.prefilling.values()
+        yield from self.denoising.values()
+        yield from self.finished.values()
+
+    @property
+    def latest_class(self) -> int | None:
+        """The least urgent priority among those that hold a slot."""
+        return max(self.classes, default=None)
+
+    @property
     def running(self) -> int:
         """Requests that have a canvas, or have just finished one and open the next."""
         return len(self.denoising) + len(self.finished)
@@ -37,6 +53,7 @@ class SlotTable:
         """Gives a waiting request a free slot."""
         state.slot = self.free.pop()
         state.stage = Stage.PREFILLING
+        self.classes[state.request.priority] += 1
         self.prefilling[state.request_id] = state
 
     def canvas_opened(self, state: RequestState) -> None:
@@ -68,13 +85,19 @@ class SlotTable:
         self.finished.pop(state.request_id, None)
         self.free.append(state.slot)
         state.slot = None
+        priority = state.request.priority
+        self.classes[priority] -= 1
+        if not self.classes[priority]:
+            del self.classes[priority]
 
     def check(self) -> None:
         """Raises BrokenBooks unless every slot is free or held once, and the sums are right."""
-        holders = [*self.prefilling.values(), *self.denoising.values(), *self.finished.values()]
+        holders = list(self.holders)
         slots = self.free + [state.slot for state in holders if state.slot is not None]
         if sorted(slots) != list(range(self.capacity)):
             raise BrokenBooks(f"slots {sorted(slots)} are free or held, of {self.capacity}")
+        if Counter(state.request.priority for state in holders) != self.classes:
+            raise BrokenBooks(f"the classes of those that hold slots are not {dict(self.classes)}")
         if self.canvas_rows.keys() != self.denoising.keys():
             raise BrokenBooks("canvas rows and denoising requests disagree")
         if Workload.of(self.canvas_rows.values()) != self.canvas_load:
@@ -83,7 +106,7 @@ class SlotTable:
             raise BrokenBooks(f"{self.looked_at} canvases are said to be looked at after every step")
 
     def _add_row(self, state: RequestState) -> None:
-        row = state.step_row()
+        row = step_row(state)
         self.canvas_rows[state.request_id] = row
         self.canvas_load.add(row)
 

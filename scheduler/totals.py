@@ -1,11 +1,15 @@
 """Counts and running means of one replica, for its digests and metrics."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from easel.scheduler.cost import Workload
+from easel.scheduler.messages import CanvasResult
+from easel.scheduler.steps import StepHistogram
 
 STEP_MEMORY = 0.98  # about the last 50 steps
 BLOCK_MEMORY = 0.95  # about the last 20 blocks
+REQUEST_MEMORY = 0.95  # about the last 20 requests
 
 
 @dataclass(slots=True)
@@ -33,10 +37,23 @@ class Totals:
     committed_tokens: int  # output tokens of finished blocks
     step_seconds: RunningMean
     steps_per_block: RunningMean
+    output_share: RunningMean  # output tokens / max_tokens of requests that ended
+    histogram: StepHistogram
+    preemptions: int = 0
 
     @staticmethod
     def zero() -> "Totals":
-        return Totals(0, 0, 0, 0, 0, RunningMean(STEP_MEMORY), RunningMean(BLOCK_MEMORY))
+        return Totals(
+            steps=0,
+            refresh_tokens=0,
+            reuse_tokens=0,
+            blocks=0,
+            committed_tokens=0,
+            step_seconds=RunningMean(STEP_MEMORY),
+            steps_per_block=RunningMean(BLOCK_MEMORY),
+            output_share=RunningMean(REQUEST_MEMORY, value=1.0),
+            histogram=StepHistogram(),
+        )
 
     def add_steps(self, count: int, load: Workload, seconds: float) -> None:
         """Forwards over the same rows, which took `seconds` together."""
@@ -45,7 +62,9 @@ class Totals:
         self.reuse_tokens += count * load.reuse_tokens
         self.step_seconds.add(seconds / count)
 
-    def add_block(self, steps: int, tokens: int) -> None:
+    def add_block(self, path: Sequence[CanvasResult], tokens: int) -> None:
+        """A finished block: the results of its steps, and its output tokens."""
         self.blocks += 1
         self.committed_tokens += tokens
-        self.steps_per_block.add(float(steps))
+        self.steps_per_block.add(float(path[-1].step))
+        self.histogram.add(path)

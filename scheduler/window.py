@@ -125,7 +125,7 @@ class WindowBooks:
                 return False
             self._lent += lent
             self.pool.reserve(lent)
-        state.window_pages.extend(self.pool.allocate() for _ in range(missing))
+        state.window_pages.extend(self.pool.allocate(missing))
         state.window_table = tuple(state.window_pages)
         return True
 

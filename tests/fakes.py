@@ -44,13 +44,26 @@ def bidirectional_shape(slots: int = 4, pages: int = 64, page_size: int = 8) -> 
 
 
 def request(
-    name: str, prompt: int | tuple[int, ...] = 6, max_tokens: int = 12, *, tenant: str = "", priority: int = 0
+    name: str,
+    prompt: int | tuple[int, ...] = 6,
+    max_tokens: int = 12,
+    *,
+    tenant: str = "",
+    priority: int = 0,
+    deadline: float | None = None,
 ) -> Request:
     """A request; a prompt given as a length gets tokens of its own."""
     if isinstance(prompt, int):
         draw = Random(name)
         prompt = tuple(draw.randrange(FIRST_TOKEN, 1000) for _ in range(prompt))
-    return Request(name, prompt, SamplingParams(max_tokens=max_tokens), tenant=tenant, priority=priority)
+    return Request(
+        name,
+        prompt,
+        SamplingParams(max_tokens=max_tokens),
+        tenant=tenant,
+        priority=priority,
+        deadline_seconds=deadline,
+    )
 
 
 def digest(
@@ -219,6 +232,10 @@ class FakeReplica:
         self.events[request.request_id] = []
         self._texts[request.request_id] = request.prefix
 
+    def hand_over(self, request_id: str) -> None:
+        """Gives a request back, at once or at the end of its block."""
+        self._take(self.scheduler.hand_over(request_id))
+
     def step(self) -> BatchPlan | None:
         """Plans, runs and applies one step."""
         plan = self.scheduler.plan(self.now)
@@ -238,11 +255,14 @@ class FakeReplica:
                 if shape_window := self.runner.shape.window:
                     assert self.runner.seen_in_window(row) == text[max(0, len(text) - shape_window + 1) :]
         self.now += result.seconds
-        for event in self.scheduler.apply(plan, result, self.now):
-            self.events[event.request_id].append(event)
-            self._texts[event.request_id] += event.tokens
+        self._take(self.scheduler.apply(plan, result, self.now))
         self.plans.append(plan)
         self.scheduler.check()
+
+    def _take(self, events: list[BlockEvent]) -> None:
+        for event in events:
+            self.events[event.request_id].append(event)
+            self._texts[event.request_id] += event.tokens
 
     def drain(self, limit: int = 10_000) -> list[BatchPlan]:
         """Steps until there is no work; fails when that takes more than `limit` steps."""

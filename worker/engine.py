@@ -22,14 +22,14 @@ class Engine:
     scheduler: LocalScheduler
     runner: Runner
     clock: Callable[[], float]  # seconds, monotonic
-    _cancelled: list[str] = field(default_factory=list[str])
+    _endings: list[BlockEvent] = field(default_factory=list[BlockEvent])  # to come out with the next step
 
     @property
     def has_work(self) -> bool:
-        return bool(self._cancelled) or self.scheduler.has_work
+        return bool(self._endings) or self.scheduler.has_work
 
     def submit(self, request: Request) -> None:
-        """Queue a request. Raises RequestTooLong, or InvalidParameter for an id that is running."""
+        """Queue a request. Raises RequestTooLong, Draining, or InvalidParameter for an id that is running."""
         self.scheduler.submit(request, self.clock())
 
     def cancel(self, request_id: str) -> None:
@@ -38,7 +38,18 @@ class Engine:
         Raises UnknownRequest when it is not here, or has finished.
         """
         self.scheduler.cancel(request_id)
-        self._cancelled.append(request_id)
+        self._endings.append(_cancellation(request_id))
+
+    def hand_over(self, request_id: str) -> None:
+        """Give a request back: one without a canvas with the next step, a running one at its block's end.
+
+        Its last event says HANDED_OVER. Raises UnknownRequest when it is not here, or has finished.
+        """
+        self._endings.extend(self.scheduler.hand_over(request_id))
+
+    def drain(self) -> None:
+        """Give all requests back, as `hand_over` does, and take no more."""
+        self._endings.extend(self.scheduler.drain())
 
     def set_policy(self, policy: PhasePolicy) -> None:
         self.scheduler.set_policy(policy, self.clock())
@@ -49,10 +60,8 @@ class Engine:
         Once `interrupted` is true no further forward begins. Snapshots come before the blocks they
         led to.
         """
-        events: list[BlockEvent | CanvasSnapshot] = [
-            _cancellation(request_id) for request_id in self._cancelled
-        ]
-        self._cancelled.clear()
+        events: list[BlockEvent | CanvasSnapshot] = [*self._endings]
+        self._endings.clear()
         plan = self.scheduler.plan(self.clock())
         if plan is None:
             return events

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -29,8 +30,21 @@ class _SetPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class _HandOver:
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Drain:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
 class _Stop:
     pass
+
+
+_Command = _Submit | _Cancel | _SetPolicy | _HandOver | _Drain
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +59,29 @@ class EngineCallbacks:
 class EngineThread:
     """Owns an engine. Every method may be called from any thread and returns at once."""
 
-    def __init__(self, build: Callable[[], Engine], callbacks: EngineCallbacks) -> None:
+    def __init__(
+        self,
+        build: Callable[[], Engine],
+        callbacks: EngineCallbacks,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._build = build
         self._callbacks = callbacks
-        self._inbox: queue.SimpleQueue[_Submit | _Cancel | _SetPolicy | _Stop] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Command | _Stop] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._main, name="easel-engine", daemon=True)
         self._loaded = threading.Event()
         self._engine: Engine | None = None
         self._digest: ReplicaDigest | None = None
         self._failure: BaseException | None = None
         self._stopping = False
+        self._clock = clock
+        self._step_began: float | None = None
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the step in progress has taken so far; 0 between two."""
+        began = self._step_began
+        return 0.0 if began is None else self._clock() - began
 
     @property
     def failure(self) -> BaseException | None:
@@ -81,6 +108,14 @@ class EngineThread:
     def set_policy(self, policy: PhasePolicy) -> None:
         self._post(_SetPolicy(policy))
 
+    def hand_over(self, request_id: str) -> None:
+        """Give the request back at its block's end; one that is not here any more is passed over."""
+        self._post(_HandOver(request_id))
+
+    def drain(self) -> None:
+        """Give all requests back at their blocks' ends, and refuse new ones."""
+        self._post(_Drain())
+
     def digest(self, replica_id: str, sequence: int) -> ReplicaDigest:
         """The state after the last step, stamped anew."""
         if self._digest is None:
@@ -93,7 +128,7 @@ class EngineThread:
         self._inbox.put(_Stop())
         self._thread.join()
 
-    def _post(self, command: _Submit | _Cancel | _SetPolicy) -> None:
+    def _post(self, command: _Command) -> None:
         if self._failure is not None:
             raise EngineStopped(repr(self._failure))
         if self._stopping:
@@ -107,7 +142,9 @@ class EngineThread:
             self._engine = engine
             self._loaded.set()
             while self._take_commands(engine):
+                self._step_began = self._clock()
                 events = engine.step(self._has_mail)
+                self._step_began = None
                 self._digest = engine.digest("", 0)
                 if events:
                     self._callbacks.on_events(events)
@@ -130,7 +167,7 @@ class EngineThread:
                 return False
             self._act(engine, command)
 
-    def _act(self, engine: Engine, command: _Submit | _Cancel | _SetPolicy) -> None:
+    def _act(self, engine: Engine, command: _Command) -> None:
         match command:
             case _Submit(request):
                 try:
@@ -142,4 +179,9 @@ class EngineThread:
                     engine.cancel(request_id)
             case _SetPolicy(policy):
                 engine.set_policy(policy)
+            case _HandOver(request_id):
+                with suppress(UnknownRequest):
+                    engine.hand_over(request_id)
+            case _Drain():
+                engine.drain()
         self._digest = engine.digest("", 0)  # an idle engine takes no step that would bring a new one

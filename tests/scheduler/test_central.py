@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from easel.scheduler.admission import AdmissionTicket
 from easel.scheduler.central import ClusterLimits, ClusterScheduler
-from easel.scheduler.errors import QueueFull
+from easel.scheduler.errors import QueueFull, Refused
 from easel.scheduler.placement import Assignment
 from easel.scheduler.prefix_cache import page_chain
 from tests.fakes import digest
@@ -105,9 +105,10 @@ def test_priorities_and_tenants_are_honoured_in_dispatch() -> None:
 
 def test_a_ticket_that_fits_nowhere_does_not_hold_up_the_others() -> None:
     cluster = _cluster("x")
-    cluster.admit(replace(_ticket("stuck"), excluded=frozenset({"x"})), 0.0)
+    large = digest("y").pages * digest("y").page_size + 1
+    cluster.admit(replace(_ticket("stuck"), prompt_tokens=large), 0.0)
     assert _send(cluster, "a", "b") == {"a": "x", "b": "x"}
-    cluster.on_digest(digest("y"), 0.0)
+    cluster.on_digest(replace(digest("y"), pages=10_000, pages_available=10_000), 0.0)
     assert cluster.dispatch(0.0) == [Assignment("stuck", "y")]
 
 
@@ -209,31 +210,39 @@ def test_epochs_grow_also_after_a_restart() -> None:
     assert restarted.policies(0.0)["x"].epoch > second.epoch
 
 
-@given(st.lists(st.tuples(st.sampled_from("adfgrxk"), st.integers(0, 11)), max_size=120))
+@given(st.lists(st.tuples(st.sampled_from("aabdfgrskn"), st.integers(0, 11)), max_size=120))
 def test_every_request_is_in_exactly_one_place(events: list[tuple[str, int]]) -> None:
     cluster = _cluster("x", "y", limits=ClusterLimits(max_waiting=6, queue_ahead=1))
     alive: set[str] = set()
     now, sequence = 0.0, 1
     for action, number in events:
-        now, sequence, name = now + 0.01, sequence + 1, f"r{number}"
-        if action == "a":
+        now, sequence, name, replica_id = now + 0.3, sequence + 1, f"r{number}", "xy"[number % 2]
+        if action in "ab":
             alive.discard(name)
-            with suppress(QueueFull):
-                cluster.admit(_ticket(name), now)
+            with suppress(Refused):
+                cluster.admit(replace(_ticket(name, f"t{number % 3}"), deadline_seconds=1.0 + number), now)
                 alive.add(name)
         elif action == "d":
             assert all(assignment.request_id in alive for assignment in cluster.dispatch(now))
         elif action == "f":
-            cluster.finished(name)
+            cluster.finished(name, number)
             alive.discard(name)
         elif action == "k":
-            alive -= set(cluster.remove_replica("xy"[number % 2]))
+            alive -= set(cluster.remove_replica(replica_id))
+        elif action == "s":
+            alive -= {request_id for request_id, _ in cluster.shed(now)}
+        elif action == "n":
+            cluster.drain(replica_id)
         else:
-            replica_id = "xy"[number % 2]
             cluster.on_digest(digest(replica_id, sequence, cluster.outstanding(replica_id)), now)
+        late = {request_id for request_id, _ in cluster.shed(now)}
+        alive -= late
         placed = [name for replica_id in cluster.replicas for name in cluster.outstanding(replica_id)]
         assert len(placed) == len(set(placed))
         assert len(placed) + cluster.waiting == len(alive)
         assert cluster.waiting <= 6
         assert all(cluster.replica_of(name) is not None for name in placed)
         assert all(len(cluster.outstanding(replica_id)) <= 5 for replica_id in cluster.replicas)
+        accounts = [cluster._ledger.account(f"t{i}") for i in range(3)]
+        assert sum(account.requests for account in accounts) == len(alive)
+        assert sum(account.canvases for account in accounts) == len(placed)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from easel.scheduler.books import Books
 from easel.scheduler.compose import CANDIDATES, compose
 from easel.scheduler.cost import CostModel
+from easel.scheduler.draft import Draft
 from easel.scheduler.life import begin
 from easel.scheduler.messages import BatchPlan, PhasePolicy, RefreshOrder
 from easel.scheduler.phase import Phase, RowKind
@@ -184,8 +185,9 @@ def test_a_step_looks_at_few_of_the_requests_that_wait() -> None:
     states = [begin(request(f"r{i}", prompt=100, max_tokens=4), books.shape, 0.0, i) for i in range(1000)]
     for state in states:
         queue.push(state)
-    plan = compose(books, queue, PhasePolicy(), cost, 0.0)
-    assert [row.request_id for row in plan.rows] == ["r0", "r0"]
+    draft = Draft(books, PhasePolicy(), cost)
+    compose(draft, queue, 0.0)
+    assert [row.request_id for row in draft.plan().rows] == ["r0", "r0"]
     assert sum(state.passed_over for state in states) <= CANDIDATES
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from easel.scheduler.compose import ComposePolicy
-from easel.scheduler.messages import BatchPlan, PhasePolicy, ReplicaShape
-from easel.scheduler.request import DiffusionParams, Request, SamplingParams
+from easel.scheduler.messages import BatchPlan, BlockEvent, PhasePolicy, ReplicaShape, Tightening
+from easel.scheduler.request import DiffusionParams, FinishReason, Priority, Request, SamplingParams
 from tests.fakes import FakeReplica, bidirectional_shape, shape, windowed_shape
 
 SHAPES: dict[str, Callable[[int, int], ReplicaShape]] = {
@@ -26,19 +26,25 @@ EOS_SHARE = 0.15
 
 
 class Interleavings(RuleBasedStateMachine):
-    """Requests come, run, are cancelled between any two moments, and end, on too few pages."""
+    """Requests come, run, are cancelled or handed over between any two moments, and end, on too few pages.
+
+    Requests of three classes, some with deadlines, take each other's slots; the load valve opens and
+    closes; and what is handed over goes on at another replica.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.shape = shape()
+        self.policy = PhasePolicy()
         self.replica = FakeReplica(self.shape)
         self.pending: BatchPlan | None = None
         self.cancelled: set[str] = set()
+        self.epoch = 0
         self.requests: dict[str, Request] = {}
 
     @initialize(
         kind=st.sampled_from(sorted(SHAPES)),
-        compose=st.sampled_from(ComposePolicy),
+        compose=st.sampled_from([*ComposePolicy, *[ComposePolicy.BALANCED] * 3]),
         fused=st.booleans(),
         slots=st.integers(1, 4),
         pages=st.integers(12, 30),
@@ -55,8 +61,12 @@ class Interleavings(RuleBasedStateMachine):
         seconds: float,
         refresh: int,
     ) -> None:
-        policy = PhasePolicy(
-            target_seconds=seconds, refresh_tokens=refresh, opens_per_step=2, fuse_commits=fused
+        policy = self.policy = PhasePolicy(
+            target_seconds=seconds,
+            refresh_tokens=refresh,
+            opens_per_step=2,
+            fuse_commits=fused,
+            time_to_live=1e9,
         )
         self.shape = SHAPES[kind](slots, pages)
         self.replica = FakeReplica(self.shape, compose, policy, eos_share=EOS_SHARE)
@@ -66,17 +76,31 @@ class Interleavings(RuleBasedStateMachine):
         own=st.integers(0, 3),
         max_tokens=st.integers(1, 24),
         tenant=st.sampled_from(["", "other"]),
-        priority=st.integers(0, 1),
+        priority=st.sampled_from(Priority),
         rebuild_every=st.sampled_from([0, 1, 2]),
+        deadline=st.sampled_from([None, 0.001, 0.02, 1.0]),
     )
     def submit(
-        self, prompt: int, own: int, max_tokens: int, tenant: str, priority: int, rebuild_every: int
+        self,
+        prompt: int,
+        own: int,
+        max_tokens: int,
+        tenant: str,
+        priority: Priority,
+        rebuild_every: int,
+        deadline: float | None,
     ) -> None:
         name = f"r{len(self.requests)}"
         tokens = (*SHARED[:prompt], *([100 + own] * own))
         diffusion = DiffusionParams(rebuild_every=rebuild_every if self.shape.partial else 0)
         request = Request(
-            name, tokens, SamplingParams(max_tokens), diffusion, tenant=tenant, priority=priority
+            name,
+            tokens,
+            SamplingParams(max_tokens),
+            diffusion,
+            tenant=tenant,
+            priority=priority,
+            deadline_seconds=deadline,
         )
         self.replica.submit(request)
         self.requests[name] = request
@@ -113,6 +137,19 @@ class Interleavings(RuleBasedStateMachine):
         self.replica.scheduler.cancel(name)
         self.cancelled.add(name)
 
+    @precondition(lambda self: self.replica.scheduler.has_work)
+    @rule(data=st.data())
+    def hand_over(self, data: st.DataObject) -> None:
+        active = self.replica.scheduler.digest("r", 0).active
+        self.replica.hand_over(data.draw(st.sampled_from(active)))
+
+    @rule(steps=st.sampled_from([None, 1, 2]))
+    def turn_the_valve(self, steps: int | None) -> None:
+        self.epoch += 1
+        valve = None if steps is None else Tightening(most_steps=steps)
+        policy = replace(self.policy, epoch=self.epoch, tightening=valve)
+        self.replica.scheduler.set_policy(policy, self.replica.now)
+
     @invariant()
     def books_balance(self) -> None:
         self.replica.scheduler.check()
@@ -132,16 +169,26 @@ class Interleavings(RuleBasedStateMachine):
         alone = FakeReplica(replace(self.shape, pages=64), eos_share=EOS_SHARE)
         alone.submit(request)
         alone.drain()
-        assert self.replica.output(name) == alone.output(name)
-        indices = [event.block_index for event in self.replica.events[name]]
-        assert indices == list(range(len(indices)))
-        finishes = [event.finish is not None for event in self.replica.events[name]]
-        assert finishes == [False] * (len(finishes) - 1) + [True]
+        events = self.replica.events[name]
+        assert [event.finish is not None for event in events] == [False] * (len(events) - 1) + [True]
+        if events[-1].finish is FinishReason.HANDED_OVER:
+            assert (events[-1].block_index, events[-1].tokens) == (-1, ())
+            events = events[:-1] + self._elsewhere(request)
+        assert [(e.block_index, e.tokens, e.finish) for e in events] == [
+            (e.block_index, e.tokens, e.finish) for e in alone.events[name]
+        ]
+
+    def _elsewhere(self, request: Request) -> list[BlockEvent]:
+        """How a request that was handed over goes on at another replica."""
+        other = FakeReplica(replace(self.shape, pages=64), eos_share=EOS_SHARE)
+        other.submit(replace(request, committed=self.replica.output(request.request_id)))
+        other.drain()
+        return other.events[request.request_id]
 
 
 TestInterleavings = Interleavings.TestCase
 TestInterleavings.settings = settings(
-    max_examples=80, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
 

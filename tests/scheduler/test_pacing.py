@@ -28,6 +28,14 @@ def test_a_dearer_token_means_a_smaller_refresh_quota() -> None:
     assert _pace(cheap).refresh_tokens > _pace(dear).refresh_tokens
 
 
+def test_prefill_that_waits_may_use_what_missing_canvases_leave() -> None:
+    costly = replace(digest("a"), slots=64, cost=CostCoefficients(1e-3, 1e-4, 0.0, 1e-5))
+    few = replace(costly, slots_used=8, waiting_prefill_tokens=4000)
+    many = replace(costly, slots_used=60, waiting_prefill_tokens=4000)
+    assert _pace(few).refresh_tokens > _pace(many).refresh_tokens > _pace(costly).refresh_tokens
+    assert _pace(few).target_seconds == _pace(costly).target_seconds
+
+
 def test_canvases_slower_than_the_target_still_leave_room_for_newcomers() -> None:
     slow = replace(digest("a"), cost=CostCoefficients(0.1, 1e-3, 0.0, 0.0))
     policy = _pace(slow, target_seconds=0.01)

@@ -8,13 +8,13 @@ from easel.scheduler.errors import BrokenBooks
 from easel.scheduler.pages import PagePool
 
 
-def _no_content(page: int) -> None:
-    raise AssertionError(f"page {page} was never kept")
+def _no_content(pages: list[int]) -> None:
+    raise AssertionError(f"pages {pages} were never kept")
 
 
 def _allocate(pool: PagePool, count: int) -> list[int]:
     pool.reserve(count)
-    return [pool.allocate() for _ in range(count)]
+    return pool.allocate(count)
 
 
 def test_a_page_that_is_not_kept_is_free_after_its_release() -> None:
@@ -29,7 +29,7 @@ def test_a_page_that_is_not_kept_is_free_after_its_release() -> None:
 
 def test_a_kept_page_is_evicted_only_when_nothing_is_free() -> None:
     evicted: list[int] = []
-    pool = PagePool(3, evicted.append)
+    pool = PagePool(3, evicted.extend)
     kept, other = _allocate(pool, 2)
     pool.keep(kept)
     pool.release(kept)
@@ -42,7 +42,7 @@ def test_a_kept_page_is_evicted_only_when_nothing_is_free() -> None:
 
 def test_the_least_recently_used_idle_page_is_evicted_first() -> None:
     evicted: list[int] = []
-    pool = PagePool(3, evicted.append)
+    pool = PagePool(3, evicted.extend)
     pages = _allocate(pool, 3)
     for page in pages:
         pool.keep(page)
@@ -86,7 +86,7 @@ def test_a_page_released_once_too_often_is_a_bug_that_is_named() -> None:
 )
 def test_the_books_balance_after_any_sequence_of_operations(steps: list[tuple[str, int]]) -> None:
     content: set[int] = set()
-    pool = PagePool(5, content.remove)
+    pool = PagePool(5, content.difference_update)
     held: list[int] = []
     for action, number in steps:
         if action == "take" and pool.available:

@@ -29,7 +29,7 @@ def test_a_match_is_the_longest_cached_beginning() -> None:
     for digest, page in zip(chain, (7, 3, 9), strict=True):
         assert cache.insert(digest, page)
     assert cache.match(page_chain([*range(8), 0, 0, 0, 0], 4, "")) == [7, 3]
-    cache.forget(7)
+    cache.forget([7])
     assert cache.match(chain) == []
 
 
