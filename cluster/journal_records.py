@@ -60,14 +60,22 @@ Record = Admission | CommittedBlock | Finished | Renewal
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """What did not go as it should when records were written."""
+
+    stale: tuple[Record, ...] = ()  # refused: the request has a newer owner
+    forgotten: tuple[Record, ...] = ()  # written, but the journal does not know what came before them
+
+
+@dataclass(frozen=True, slots=True)
 class JournaledRequest:
     """All the journal knows of one request. `blocks` are in order and without gaps."""
 
-    request: Request | None  # None while its admission is still on its way
+    request: Request | None  # as first admitted, nothing committed; None: that is still on its way
     blocks: tuple[BlockEvent, ...]
-    finish: FinishReason | None
-    owner: str
-    lease_epoch: int
+    finish: FinishReason | None  # STOP and LENGTH only with the last block
+    owner: str  # "": nobody, its lease has run out, or it was granted while the journal was away
+    lease_epoch: int  # of the last lease, run out or not; 0: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +110,7 @@ class StoredAnswer:
     detail: str = ""  # why it failed
 
 
-def encode(value: Request | BlockEvent) -> str:
+def encode(value: Request | BlockEvent | AnswerRecord) -> str:
     return json.dumps(asdict(value), separators=(",", ":"))
 
 
@@ -122,6 +130,12 @@ def decode_block(text: str) -> BlockEvent:
     fields["tokens"] = tuple(fields["tokens"])
     fields["finish"] = None if fields["finish"] is None else FinishReason(fields["finish"])
     return BlockEvent(**fields)
+
+
+def decode_answer(text: str) -> AnswerRecord:
+    fields: dict[str, Any] = json.loads(text)
+    fields["request_ids"] = tuple(fields["request_ids"])
+    return AnswerRecord(**fields)
 
 
 def without_gaps(blocks: dict[int, BlockEvent]) -> tuple[BlockEvent, ...]:

@@ -1,7 +1,9 @@
 """Write-behind: records are buffered and flushed to the journal every few tens of milliseconds.
 
 Nothing here ever delays a request. While Redis is away records pile up, in order and up to a
-limit; on its return they are written, and those already there are recognised by their keys.
+limit of records and of tokens in them; on its return they are written, and those already there
+are recognised by their keys. Beyond the limit the oldest are lost: a reader sees the gap, not an
+answer without a part, and the owner is asked to offer the rest of the request again.
 """
 
 import asyncio
@@ -10,21 +12,32 @@ from collections.abc import Callable
 from typing import Protocol
 
 from easel.cluster.errors import JournalUnavailable
-from easel.cluster.journal_records import Record
+from easel.cluster.journal_records import Admission, CommittedBlock, Record, Renewal, Written
 
 _BATCH = 500  # records in one exchange
+_BATCH_TOKENS = 200_000  # beyond these it is not filled up; about a megabyte
+_TOKENS_PER_RECORD = 256  # the buffer holds so many times its records' limit
+_AWAY_SECONDS = 0.5  # between two attempts while Redis is away, or full
 
 
 class JournalSink(Protocol):
     """Where records go."""
 
-    async def write(self, records: list[Record]) -> list[Record]:
-        """Write in order; returns the stale ones. Raises JournalUnavailable."""
+    async def write(self, records: list[Record]) -> Written:
+        """Write in order. Raises JournalUnavailable."""
         ...
 
 
+def nobody(_: object) -> None:
+    """For writers that own no lease: nothing they write can be stale or follow what is forgotten."""
+
+
 class JournalWriter:
-    """One process's buffer. `offer` is called from the event loop that runs `run`."""
+    """One process's buffer. `offer` is called from the event loop that runs `run`.
+
+    `on_stale` gets each record that was refused; `on_forgotten` the id of each request of which
+    the journal has lost a part, whose owner should offer all it knows of it again.
+    """
 
     def __init__(
         self,
@@ -32,26 +45,38 @@ class JournalWriter:
         on_stale: Callable[[Record], None],
         flush_seconds: float = 0.03,
         buffer_records: int = 20_000,
+        *,
+        on_forgotten: Callable[[str], None] = nobody,
     ) -> None:
         self._journal = journal
         self._on_stale = on_stale
+        self._on_forgotten = on_forgotten
         self._flush_seconds = flush_seconds
         self._limit = buffer_records
         self._buffer: deque[Record] = deque()
+        self._tokens = 0  # in the buffer's records
+        self._renewals: set[Renewal] = set()  # in the buffer
         self._offered = asyncio.Event()
-        self.degraded = False  # Redis was away at the last attempt
-        self.dropped = 0  # records lost to the buffer's limit
+        self.degraded = False  # Redis was away, or full, at the last attempt
+        self.dropped = 0  # records lost to the buffer's limits
 
     @property
     def buffered(self) -> int:
         return len(self._buffer)
 
     def offer(self, record: Record) -> None:
-        """Queue a record; when the buffer is full the oldest is lost, and counted."""
-        if len(self._buffer) >= self._limit:
-            self._buffer.popleft()
-            self.dropped += 1
+        """Queue a record; when the buffer is full the oldest are lost, and counted."""
+        if isinstance(record, Renewal):
+            if record in self._renewals:
+                return  # one is as good as many
+            self._renewals.add(record)
         self._buffer.append(record)
+        self._tokens += _tokens(record)
+        while len(self._buffer) > self._limit or self._tokens > self._limit * _TOKENS_PER_RECORD:
+            if len(self._buffer) == 1:
+                break  # one that is larger than the limit
+            self._pop()
+            self.dropped += 1
         self._offered.set()
 
     async def run(self) -> None:
@@ -59,25 +84,54 @@ class JournalWriter:
         try:
             while True:
                 await self._offered.wait()
-                await asyncio.sleep(self._flush_seconds)
+                pause = max(self._flush_seconds, _AWAY_SECONDS) if self.degraded else self._flush_seconds
+                await asyncio.sleep(pause)
                 await self.flush()
         finally:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what is buffered. An unreachable journal leaves the rest where it is."""
+        """Write what is buffered. A journal that is away, or full, leaves the rest where it is."""
         while self._buffer:
-            batch = [self._buffer[index] for index in range(min(_BATCH, len(self._buffer)))]
+            batch = self._batch()
             dropped = self.dropped
             try:
-                stale = await self._journal.write(batch)
+                written = await self._journal.write(batch)
             except JournalUnavailable:
                 self.degraded = True
                 return
             self.degraded = False
             # What was lost meanwhile came off the same end.
             for _ in range(max(0, len(batch) - (self.dropped - dropped))):
-                self._buffer.popleft()
-            for record in stale:
+                self._pop()
+            for record in written.stale:
                 self._on_stale(record)
+            for request_id in dict.fromkeys(record.request_id for record in written.forgotten):
+                self._on_forgotten(request_id)
         self._offered.clear()
+
+    def _batch(self) -> list[Record]:
+        batch: list[Record] = []
+        tokens = 0
+        for record in self._buffer:
+            if len(batch) == _BATCH or tokens >= _BATCH_TOKENS:
+                break
+            batch.append(record)
+            tokens += _tokens(record)
+        return batch
+
+    def _pop(self) -> None:
+        record = self._buffer.popleft()
+        self._tokens -= _tokens(record)
+        if isinstance(record, Renewal):
+            self._renewals.discard(record)
+
+
+def _tokens(record: Record) -> int:
+    match record:
+        case Admission(request):
+            return len(request.prompt)
+        case CommittedBlock(event, _):
+            return len(event.tokens)
+        case _:
+            return 0
