@@ -12,12 +12,13 @@ export PYTHONSAFEPATH := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-fast check format bench clean
+.PHONY: help serve test test-fast chaos check format bench clean
 
 help:
 	@echo "make serve      install, then serve the embedded model until Ctrl-C (options: ARGS='--port 8001')"
 	@echo "make test       install, then run every test"
 	@echo "make test-fast  the tests that do not start the cluster"
+	@echo "make chaos      ten minutes of load on a cluster of several nodes whose processes are killed"
 	@echo "make check      lint, format and types, as CI does"
 	@echo "make format     rewrite the sources in the house format"
 	@echo "make bench      measure the engine and the cluster on this machine, and compare all families"
@@ -28,10 +29,13 @@ serve: $(INSTALLED)
 	@exec .venv/bin/easel serve $(ARGS)
 
 test: $(INSTALLED)
-	@exec .venv/bin/pytest $(ARGS)
+	@exec .venv/bin/pytest -n 2 --dist loadgroup $(ARGS)
 
 test-fast: $(INSTALLED)
-	@exec .venv/bin/pytest --ignore tests/end_to_end $(ARGS)
+	@exec .venv/bin/pytest -m 'not end_to_end' $(ARGS)
+
+chaos: $(INSTALLED)
+	@exec .venv/bin/python -m tests.chaos --seconds 600 $(ARGS)
 
 check: $(INSTALLED)
 	.venv/bin/ruff check .

@@ -8,23 +8,22 @@ from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 
 from easel.cluster.config import ClusterConfig
+from easel.cluster.config_sections import TenantSection
 from easel.cluster.gateway_replica import GatewayReplica
 from easel.cluster.journal import JournalSettings
+from easel.cluster.names import GATEWAYS, WORKERS
 from easel.cluster.replica_router import PlacedReplicaRouter
 from easel.cluster.worker_replica import ReplicaSettings, WorkerReplica
 from easel.scheduler.central import ClusterLimits
+from easel.scheduler.tenants import TenantLimits
+from easel.scheduler.valve import ValveBounds
 from easel.worker.config import EngineConfig, LoopKind
-
-APPLICATION = "easel"
-GATEWAYS = "gateways"
-WORKERS = "workers"
 
 _CPUS = 0.1  # Ray only counts; threads are set where they are used
 _COMMON: dict[str, Any] = {
     "max_ongoing_requests": 10_000,  # the scheduler limits requests, not Serve
     "health_check_period_s": 2,
     "health_check_timeout_s": 10,
-    "graceful_shutdown_timeout_s": 2,
     "graceful_shutdown_wait_loop_s": 0.2,
     "logging_config": {"log_level": "WARNING", "enable_access_log": False},
 }
@@ -42,13 +41,15 @@ def build_application(config: ClusterConfig, journal: JournalSettings, gpus: flo
         num_replicas=config.replicas,
         request_router_config=router(request_router_class=PlacedReplicaRouter),
         ray_actor_options={"num_cpus": _CPUS, "num_gpus": config.gpus_of_a_replica(gpus)},
+        graceful_shutdown_timeout_s=config.ray.drain_seconds,
         **_COMMON,
-    ).bind(ReplicaSettings(config.model, engine_config(config), journal))
+    ).bind(ReplicaSettings(config.model, engine_config(config), journal, config.scheduler.hang_seconds))
     gateways = deployment(
         GatewayReplica,
         name=GATEWAYS,
         num_replicas=config.gateways,
         ray_actor_options={"num_cpus": _CPUS},
+        graceful_shutdown_timeout_s=config.ray.drain_seconds,
         **_COMMON,
     )
     return gateways.bind(config, journal, workers)
@@ -75,11 +76,31 @@ def engine_config(config: ClusterConfig) -> EngineConfig:
 
 def cluster_limits(config: ClusterConfig) -> ClusterLimits:
     """The part of the settings that the central scheduler's logic knows."""
+    settings, valve = config.scheduler, config.scheduler.valve
     return ClusterLimits(
-        max_waiting=config.scheduler.max_waiting,
-        queue_ahead=config.scheduler.queue_ahead,
-        digest_timeout_seconds=config.scheduler.digest_timeout_seconds,
-        target_seconds=config.scheduler.target_seconds,
+        max_waiting=settings.max_waiting,
+        queue_ahead=settings.queue_ahead,
+        digest_timeout_seconds=settings.digest_timeout_seconds,
+        target_seconds=settings.target_seconds,
+        tenants={tenant.name: tenant_limits(tenant) for tenant in config.tenants},
+        valve=ValveBounds(
+            enabled=valve.enabled,
+            least_steps=valve.least_steps,
+            least_threshold=valve.least_threshold,
+            most_entropy_bound=valve.most_entropy_bound,
+        ),
+        preempt=settings.preempt,
+        rebalance=settings.rebalance,
+    )
+
+
+def tenant_limits(tenant: TenantSection) -> TenantLimits:
+    """What the central scheduler holds a tenant to; its keys are the gateways' concern."""
+    return TenantLimits(
+        weight=tenant.weight,
+        max_requests=tenant.max_requests,
+        max_canvases=tenant.max_canvases,
+        tokens_per_minute=tenant.tokens_per_minute,
     )
 
 
@@ -92,4 +113,7 @@ def journal_settings(config: ClusterConfig, url: str) -> JournalSettings:
         terminal_seconds=config.journal.terminal_seconds,
         flush_seconds=config.journal.flush_seconds,
         buffer_records=config.journal.buffer_records,
+        tls_ca=config.journal.tls_ca,
+        tls_cert=config.journal.tls_cert,
+        tls_key=config.journal.tls_key,
     )

@@ -124,11 +124,18 @@ class SchedulerSection(Section):
     digest_timeout_seconds: float = Field(
         default=3.0, gt=0, description="A replica that reports nothing for longer is given up."
     )
+    hang_seconds: float = Field(
+        default=30.0, gt=0, description="A replica one of whose steps takes longer is given up and replaced."
+    )
     no_replica_seconds: float = Field(
         default=30.0, gt=0, description="How long a request waits while there is no replica at all."
     )
     target_seconds: float = Field(default=0.05, gt=0, description="Predicted cost a step should stay near.")
-    max_attempts: int = Field(default=4, ge=1, description="Replicas that may die under one request.")
+    max_attempts: int = Field(
+        default=4,
+        ge=1,
+        description="Replicas that may die under one request, one after the other, without a block finished.",
+    )
     preempt: bool = Field(
         default=True, description="Whether a request of a sooner class may take a later one's slot."
     )
@@ -144,6 +151,7 @@ class JournalSection(Section):
     redis_url: str | None = Field(
         default=None,
         description="Redis 6.2 or newer: redis://, rediss:// or unix://. Default: an embedded Valkey.",
+        repr=False,
     )
     prefix: str = Field(default="easel:", description="All keys begin with it.")
     lease_seconds: float = Field(

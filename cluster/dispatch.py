@@ -2,23 +2,26 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any, Protocol, cast
 
-from easel.cluster.errors import JournalUnavailable, ReplicaLost, RetriesExhausted
+from easel.cluster.attempt import Attempt, Course, Event, Outcome, Replicas
+from easel.cluster.errors import JournalUnavailable, RetriesExhausted
 from easel.cluster.journal_records import Admission, JournaledRequest
 from easel.cluster.journal_writer import JournalWriter
 from easel.cluster.progress import Progress
 from easel.cluster.replica_losses import ReplicaLosses
 from easel.scheduler.admission import AdmissionTicket
-from easel.scheduler.messages import BlockEvent, CanvasSnapshot, GenerationTask, Placement
+from easel.scheduler.messages import BlockEvent, Placement
 from easel.scheduler.prefix_cache import page_chain
 from easel.scheduler.request import Request
 
 LOGGER = logging.getLogger("easel.dispatch")
 
-Event = BlockEvent | CanvasSnapshot
+_REFUSED_SECONDS = 0.1
 
 
 class Scheduler(Protocol):
@@ -28,12 +31,16 @@ class Scheduler(Protocol):
         """Waits for a replica. Raises QueueFull, NoReplica or SchedulerLost."""
         ...
 
-    async def end(self, request_id: str) -> None:
-        """The request needs no replica any more. Never raises."""
+    async def end(self, request_id: str, output_tokens: int) -> None:
+        """The request needs no replica any more, having got that many tokens. Never raises."""
         ...
 
     async def report_lost(self, replica_id: str) -> None:
         """A replica did not answer. Never raises."""
+        ...
+
+    async def report_leaving(self, replica_id: str) -> None:
+        """A replica takes no more requests. Never raises."""
         ...
 
     async def losses(self, known: int) -> tuple[int, list[str]]:
@@ -42,14 +49,6 @@ class Scheduler(Protocol):
 
     async def status(self) -> dict[str, object]:
         """What an operator wants to see. Raises SchedulerLost."""
-        ...
-
-
-class Replicas(Protocol):
-    """All worker replicas, by id."""
-
-    def generate(self, replica_id: str, task: GenerationTask) -> AsyncGenerator[Event, None]:
-        """One request's events. Closing cancels it. Raises ReplicaLost, StaleLease, RequestTooLong."""
         ...
 
 
@@ -73,6 +72,7 @@ class RayBackend:
         *,
         page_size: int | None,
         max_attempts: int = 4,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._scheduler = scheduler
         self._replicas = replicas
@@ -80,31 +80,41 @@ class RayBackend:
         self._writer = writer
         self._page_size = page_size
         self._max_attempts = max_attempts
-        self._losses = ReplicaLosses(scheduler.losses)
+        self._clock = clock
+        self._losses = ReplicaLosses(scheduler.losses, self._known_replicas, clock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._started = False
         self._resumed = 0  # times a request was carried over to another replica
 
-    async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Events of one request, in order, each block once, whichever replicas die meanwhile."""
+    async def stream(self, request: Request, done: Sequence[BlockEvent] = ()) -> AsyncGenerator[Event, None]:
+        """Events of one request, in order, each block once, whichever replicas die meanwhile.
+
+        `done` are the blocks that `request.committed` is made of, when it is resumed.
+        """
         self._start()
-        progress = Progress(request)
-        excluded: frozenset[str] = frozenset()
+        course = Course(Progress.of(request, done), self._clock, self._clock())
         try:
-            while len(excluded) < self._max_attempts:
-                placement = await self._scheduler.place(self._ticket(progress.request, excluded))
-                if not excluded:
-                    self._writer.offer(Admission(request))
-                async with aclosing(self._attempt(placement, progress)) as events:
+            while course.failures < self._max_attempts:
+                placement = await self._scheduler.place(self._ticket(course))
+                course.placed(placement)
+                if course.placements == 1:
+                    self._writer.offer(Admission(replace(request, committed=())))
+                attempt = Attempt(placement, self._within_deadline(course))
+                async with aclosing(attempt.run(self._replicas, self._losses)) as events:
                     async for event in events:
                         yield event
-                if progress.finished:
+                async for block in self._after(attempt):
+                    yield block
+                if course.progress.finished:
                     return
-                excluded |= {placement.replica_id}
-                self._resumed += 1
-            raise RetriesExhausted(request.request_id, len(excluded))
+                course.ended(attempt)
+                if attempt.outcome is Outcome.REFUSED:
+                    await asyncio.sleep(_REFUSED_SECONDS)  # there may be no other replica to go to
+            raise RetriesExhausted(request.request_id, course.failures)
         finally:
-            self._in_background(self._scheduler.end(request.request_id))
+            self._in_background(
+                self._scheduler.end(request.request_id, len(course.progress.request.committed))
+            )
 
     async def ready(self) -> bool:
         self._start()
@@ -118,24 +128,26 @@ class RayBackend:
             status["journal"] = "degraded"
         return status
 
-    async def _attempt(self, placement: Placement, progress: Progress) -> AsyncGenerator[Event, None]:
-        """Events from one replica; when it dies, what it had journaled beyond them."""
-        task = GenerationTask(progress.request, placement.lease_epoch)
-        events = self._losses.guard(placement.replica_id, self._replicas.generate(placement.replica_id, task))
-        try:
-            async with aclosing(events):
-                async for event in events:
-                    if progress.take(event):
-                        yield event
-                    if progress.finished:
-                        return
-            raise ReplicaLost(placement.replica_id, "its stream ended early")
-        except ReplicaLost as lost:
-            LOGGER.warning("request %s goes on elsewhere: %s", placement.request_id, lost)
-            self._in_background(self._scheduler.report_lost(placement.replica_id))
-        for block in await self._journaled(placement.request_id):
-            if progress.take(block):
+    async def _after(self, attempt: Attempt) -> AsyncGenerator[BlockEvent, None]:
+        """What a replica that died had journaled beyond what it sent."""
+        replica_id = attempt.placement.replica_id
+        if attempt.outcome is Outcome.REFUSED:
+            self._in_background(self._scheduler.report_leaving(replica_id))
+        elif attempt.outcome is not Outcome.FINISHED:
+            self._resumed += 1
+        if attempt.outcome is not Outcome.LOST:
+            return
+        self._in_background(self._scheduler.report_lost(replica_id))
+        for block in await self._journaled(attempt.placement.request_id):
+            if attempt.progress.take(block):
                 yield block
+
+    def _within_deadline(self, course: Course) -> Progress:
+        """The progress, its request told what is left of its deadline."""
+        progress = course.progress
+        progress.request = replace(progress.request, deadline_seconds=course.deadline_seconds)
+        course.began = self._clock()
+        return progress
 
     async def _journaled(self, request_id: str) -> tuple[BlockEvent, ...]:
         try:
@@ -146,7 +158,8 @@ class RayBackend:
             return ()
         return found.blocks if found is not None else ()
 
-    def _ticket(self, request: Request, excluded: frozenset[str]) -> AdmissionTicket:
+    def _ticket(self, course: Course) -> AdmissionTicket:
+        request = course.progress.request
         return AdmissionTicket(
             request_id=request.request_id,
             prompt_tokens=len(request.prefix),
@@ -154,7 +167,10 @@ class RayBackend:
             page_hashes=self._page_hashes(request),
             tenant=request.tenant,
             priority=request.priority,
-            excluded=excluded,
+            excluded=course.avoided,
+            deadline_seconds=course.deadline_seconds,
+            lease_epoch=course.lease_epoch,
+            admitted=course.placements > 0 or bool(request.committed),
         )
 
     def _page_hashes(self, request: Request) -> tuple[bytes, ...]:
@@ -162,12 +178,16 @@ class RayBackend:
             return ()
         return tuple(page_chain(request.prefix, self._page_size, request.tenant))
 
+    async def _known_replicas(self) -> list[str]:
+        return cast(list[str], (await self._scheduler.status())["replicas"])
+
     def _start(self) -> None:
         """Background work needs the event loop that requests run in, so it starts with the first."""
         if not self._started:
             self._started = True
             self._in_background(self._writer.run())
             self._in_background(self._losses.run())
+            self._in_background(self._losses.watch())
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

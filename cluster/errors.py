@@ -3,6 +3,7 @@
 ClusterError
 ├── NoReplica          nobody can run the request now
 ├── ReplicaLost        the replica died, or left, with the request unfinished
+│   └── ReplicaLeft    it is not one of the running ones any more, and takes no more requests
 ├── RetriesExhausted   the request's replica died too often
 ├── SchedulerLost      the central scheduler does not answer
 ├── StaleLease         another owner has taken the request over
@@ -41,6 +42,10 @@ class ReplicaLost(ClusterError):
 
     def __reduce__(self) -> tuple[type["ReplicaLost"], tuple[str, str]]:
         return type(self), (self.replica_id, self.reason)
+
+
+class ReplicaLeft(ReplicaLost):
+    """The replica is being stopped, or has been; what still runs there may come to its end."""
 
 
 class RetriesExhausted(ClusterError):
@@ -99,6 +104,9 @@ class ConfigError(ClusterError):
         super().__init__(f"{source}: {problem}")
         self.source = source
         self.problem = problem
+
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[str, str]]:
+        return type(self), (self.source, self.problem)
 
 
 class MissingPackage(ClusterError):

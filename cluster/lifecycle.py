@@ -17,6 +17,7 @@ from typing import IO
 import httpx
 
 from easel.cluster.config import ClusterConfig
+from easel.cluster.control import ClusterControl, RollingRestart
 from easel.cluster.errors import PortTaken, StartFailed
 from easel.cluster.processes import bring_up
 from easel.cluster.ray_environment import is_free
@@ -80,27 +81,55 @@ def start(config: ClusterConfig) -> RunningCluster:
 
 
 def serve_forever(config: ClusterConfig, report: Report = print) -> None:
-    """Start, say where, and serve until SIGINT or SIGTERM; then stop everything."""
-    ended = threading.Event()
+    """Start, say where, and serve until SIGINT or SIGTERM; then let requests finish, and stop everything.
+
+    A second signal cuts short the requests, never the stopping, which would leave orphans. SIGUSR1
+    restarts the worker replicas, one after the other.
+    """
+    ended, hurried, restart = threading.Event(), threading.Event(), threading.Event()
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        # Only the first one counts: stopping takes seconds, and cut short it would leave orphans.
-        if not ended.is_set():
+        if ended.is_set():
+            hurried.set()
+        else:
             ended.set()
             raise KeyboardInterrupt
 
+    def restart_workers(_signal: int, _frame: FrameType | None) -> None:
+        restart.set()
+
     previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, restart_workers)
     try:
         with ExitStack() as resources:
-            bring_up(config, resources, report)
+            control = bring_up(config, resources, report)
             _wait_until_ready(config, lambda: True)
             report(_greeting(config))
-            ended.wait()
+            try:
+                while restart.wait():
+                    restart.clear()
+                    RollingRestart(control, config.ray.drain_seconds, report).run()
+            except KeyboardInterrupt:
+                _finish_requests(control, config.ray.drain_seconds, hurried, report)
     except KeyboardInterrupt:
-        report("stopped")
+        pass  # in the midst of starting
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+    report("stopped")
+
+
+def _finish_requests(
+    control: ClusterControl, patience_seconds: float, hurried: threading.Event, report: Report
+) -> None:
+    """Until none is left, the grace period is over, or somebody is in a hurry."""
+    control.close_admission()
+    deadline = time.monotonic() + patience_seconds
+    unfinished = control.unfinished()
+    if unfinished:
+        report(f"{unfinished} requests have {patience_seconds:.0f} s to finish; once more cuts them short")
+    while unfinished and time.monotonic() < deadline and not hurried.wait(_POLL_SECONDS):
+        unfinished = control.unfinished()
 
 
 def model_name_of(config: ClusterConfig) -> str:

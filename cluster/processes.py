@@ -11,15 +11,19 @@ from collections.abc import Callable
 from contextlib import ExitStack, chdir, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import psutil
 from rich.console import Console
 
 from easel.cluster.config import ClusterConfig
+from easel.cluster.control import ClusterControl, ask
 from easel.cluster.errors import PortTaken, StartFailed
+from easel.cluster.gateway.tenancy import tenants_of
 from easel.cluster.gateway.tokenizer import ChatTokenizer
+from easel.cluster.journal import Journal
 from easel.cluster.loading_progress import loading_bars
+from easel.cluster.names import APPLICATION, WORKERS
 from easel.cluster.ray_environment import environment, is_free, ray_environment, serve_environment
 from easel.cluster.scheduler_actor import ACTOR_NAME, NAMESPACE, SchedulerActor
 from easel.cluster.valkey_server import EmbeddedValkey
@@ -28,22 +32,21 @@ from easel.worker.model_info import read_model_info
 LOGGER = logging.getLogger("easel.processes")
 
 Report = Callable[[str], None]
-Reply = TypeVar("Reply")
 
 _SCHEDULER_CALLS = 10_000  # a waiting request is a call in progress
 _KILL_SECONDS = 5.0
-_CALL_SECONDS = 2.0
 
 
-def bring_up(config: ClusterConfig, resources: ExitStack, report: Report) -> None:
+def bring_up(config: ClusterConfig, resources: ExitStack, report: Report) -> ClusterControl:
     """Start the journal, Ray, the scheduler, gateways and replicas; closing `resources` ends them all.
 
-    Raises PortTaken, StartFailed, or CheckpointError for an unusable model directory.
+    Raises PortTaken, StartFailed, ConfigError, or CheckpointError for an unusable model directory.
     """
     config = config.model_copy(update={"model": config.model.resolve()})  # processes start elsewhere
     model = read_model_info(config.model, config.model_name)
     if not (config.model / "tokenizer.json").is_file():
         ChatTokenizer.load(config.model)  # another kind may do; better to know before anything is started
+    tenants_of(config.tenants)  # a wrong key hash is better known before anything is started
     if not is_free(config.host, config.port):
         raise PortTaken(config.host, config.port)
     if config.ray.address is not None and config.journal.redis_url is None:
@@ -57,7 +60,7 @@ def bring_up(config: ClusterConfig, resources: ExitStack, report: Report) -> Non
     else:
         _join_ray(config.ray.address, resources, report)
     report(f"loading {model.name} in {config.replicas} replicas")
-    _deploy(config, journal_url, resources, Console(stderr=True))
+    return _deploy(config, journal_url, resources, Console(stderr=True))
 
 
 def _start_valkey(config: ClusterConfig, resources: ExitStack, report: Report) -> str:
@@ -112,19 +115,21 @@ def _join_ray(address: str, resources: ExitStack, report: Report) -> None:
     signal.signal(signal.SIGTERM, on_terminate)
 
 
-def _deploy(config: ClusterConfig, journal_url: str, resources: ExitStack, console: Console) -> None:
+def _deploy(
+    config: ClusterConfig, journal_url: str, resources: ExitStack, console: Console
+) -> ClusterControl:
     import ray  # noqa: PLC0415
     from ray import serve  # noqa: PLC0415
     from ray.exceptions import RayError  # noqa: PLC0415
 
     from easel.cluster.app import (  # noqa: PLC0415
-        APPLICATION,
         build_application,
         cluster_limits,
         journal_settings,
     )
 
     settings = journal_settings(config, journal_url)
+    Journal(settings)  # a URL or certificate that cannot be used is better known here
     actor = ray.remote(SchedulerActor).options(
         name=ACTOR_NAME,
         namespace=NAMESPACE,
@@ -136,28 +141,18 @@ def _deploy(config: ClusterConfig, journal_url: str, resources: ExitStack, conso
     scheduler = actor.remote(cluster_limits(config), settings, config.scheduler.no_replica_seconds)
     # On a cluster of others, other applications may run and the scheduler would outlive this process.
     joined = config.ray.address is not None
-    resources.callback(ray.kill, scheduler)
+    resources.callback(cast(Any, ray).kill, scheduler)
     resources.callback(_stop_application if joined else _stop_serve)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         serve.start(proxy_location="Disabled", logging_config={"log_level": "ERROR"})
         gpus = cast(Any, ray).cluster_resources().get("GPU", 0.0)
-        with loading_bars(lambda: _ask(scheduler.loads, {}), console):
+        with loading_bars(lambda: ask(scheduler.loads, {}), console):
             serve.run(build_application(config, settings, gpus), name=APPLICATION, route_prefix=None)
     except (RuntimeError, RayError) as error:
-        reasons = _ask(scheduler.load_failures, [])
+        reasons = ask(scheduler.load_failures, [])
         raise StartFailed("the Serve application", " ".join(reasons) or str(error)) from error
-
-
-def _ask(method: Any, otherwise: Reply) -> Reply:
-    """What an actor's method returns; `otherwise` while it is starting, or once it has ended."""
-    import ray  # noqa: PLC0415
-    from ray.exceptions import RayError  # noqa: PLC0415
-
-    try:
-        return cast(Any, ray).get(method.remote(), timeout=_CALL_SECONDS)
-    except RayError:
-        return otherwise
+    return ClusterControl(scheduler, f"{APPLICATION}#{WORKERS}")
 
 
 def _stop_serve() -> None:
@@ -170,8 +165,6 @@ def _stop_serve() -> None:
 
 def _stop_application() -> None:
     from ray import serve  # noqa: PLC0415
-
-    from easel.cluster.app import APPLICATION  # noqa: PLC0415
 
     serve.delete(APPLICATION)
 

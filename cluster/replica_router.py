@@ -14,7 +14,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
-from easel.cluster.errors import ClusterError, ReplicaLost
+from easel.cluster.errors import ClusterError, ReplicaLeft, ReplicaLost
 from easel.scheduler.errors import SchedulerError
 from easel.scheduler.messages import BlockEvent, CanvasSnapshot, GenerationTask
 from easel.worker.errors import EngineStopped
@@ -44,7 +44,7 @@ class PlacedReplicaRouter(RequestRouter):
             return [[replicas[wanted]]]
         waited = time.time() - pending_request.created_at
         if not pending_request.future.done() and (wanted in self._seen or waited > _NEWS_SECONDS):
-            pending_request.future.set_exception(ReplicaLost(wanted, "it is not among the running replicas"))
+            pending_request.future.set_exception(ReplicaLeft(wanted, "it is not among the running replicas"))
         # Ray looks at the future only when it is offered somebody.
         return [candidate_replicas] if pending_request.future.done() else []
 

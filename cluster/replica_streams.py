@@ -3,16 +3,18 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from easel.cluster.errors import StaleLease
 from easel.cluster.journal_records import Admission, CommittedBlock, Finished, Record, Renewal
 from easel.scheduler.messages import BlockEvent, CanvasSnapshot, GenerationTask
-from easel.scheduler.request import Request
+from easel.scheduler.request import FinishReason, Request
 from easel.worker.errors import EngineStopped
 
 Event = BlockEvent | CanvasSnapshot
+
+SNAPSHOTS_KEPT = 64  # events that wait for a slow reader before it misses snapshots
 
 
 class EngineInbox(Protocol):
@@ -31,9 +33,14 @@ class EngineInbox(Protocol):
 class _Running:
     """One request, from its submission to its last event."""
 
-    lease_epoch: int
+    task: GenerationTask
+    blocks: list[BlockEvent] = field(default_factory=list[BlockEvent])  # finished here
     events: asyncio.Queue[Event | Exception] = field(default_factory=asyncio.Queue[Event | Exception])
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def lease_epoch(self) -> int:
+        return self.task.lease_epoch
 
 
 class ReplicaStreams:
@@ -51,7 +58,7 @@ class ReplicaStreams:
         """
         request_id = task.request.request_id
         await self._make_way(request_id)
-        running = self._running[request_id] = _Running(task.lease_epoch)
+        running = self._running[request_id] = _Running(task)
         try:
             self._engine.submit(task.request)
             while True:
@@ -74,6 +81,8 @@ class ReplicaStreams:
                 continue
             if isinstance(event, BlockEvent):
                 self._record(event, running)
+            elif running.events.qsize() >= SNAPSHOTS_KEPT:
+                continue  # the next one shows as much; blocks are never left out
             running.events.put_nowait(event)
 
     def refuse(self, request_id: str, error: Exception) -> None:
@@ -97,6 +106,15 @@ class ReplicaStreams:
             self._engine.cancel(record.request_id)
             running.events.put_nowait(StaleLease(record.request_id, running.lease_epoch))
 
+    def on_forgotten(self, request_id: str) -> None:
+        """The journal has lost what it knew of a request: it is told everything again."""
+        running = self._running.get(request_id)
+        if running is None:
+            return
+        self._offer(Admission(replace(running.task.request, committed=())))
+        for event in (*running.task.history, *running.blocks):
+            self._offer(CommittedBlock(event, running.lease_epoch))
+
     def renew_leases(self) -> None:
         """To be called several times in a lease's life."""
         for request_id, running in self._running.items():
@@ -110,10 +128,13 @@ class ReplicaStreams:
 
     def _record(self, event: BlockEvent, running: _Running) -> None:
         if event.block_index >= 0:
+            running.blocks.append(event)
             self._offer(CommittedBlock(event, running.lease_epoch))
-        if event.finish is not None:
+        if event.finish is None:
+            return
+        if event.finish is not FinishReason.HANDED_OVER:
             self._offer(Finished(event.request_id, event.finish, running.lease_epoch))
-            self._end(event.request_id, running)
+        self._end(event.request_id, running)
 
     def _end(self, request_id: str, running: _Running) -> None:
         del self._running[request_id]

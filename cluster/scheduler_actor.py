@@ -6,19 +6,23 @@ It holds nothing that digests do not bring back, so Ray may restart it at any ti
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import astuple, replace
 
 from easel.cluster.errors import JournalUnavailable, NoReplica
 from easel.cluster.journal import Journal, JournalSettings
+from easel.cluster.serve_status import serve_stops_a_worker
 from easel.scheduler.admission import AdmissionTicket
 from easel.scheduler.central import ClusterLimits, ClusterScheduler
-from easel.scheduler.messages import PhasePolicy, Placement, ReplicaDigest
+from easel.scheduler.errors import Draining, SchedulerError
+from easel.scheduler.messages import Placement, ReplicaDigest, ReplicaOrders
 
 LOGGER = logging.getLogger("easel.scheduler")
 
 ACTOR_NAME = "easel-scheduler"
 NAMESPACE = "easel"
 _TICK_SECONDS = 0.25
+_AVOIDANCE_SECONDS = 3.0
 _LONGEST_POLL_SECONDS = 10.0
 
 
@@ -32,52 +36,65 @@ class SchedulerActor:
         no_replica_seconds: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        is_stopping: Callable[[], Awaitable[bool]] = serve_stops_a_worker,
     ) -> None:
         self._central = ClusterScheduler(limits)
         self._journal_settings = journal
         self._no_replica_seconds = no_replica_seconds
         self._clock = clock  # seconds, monotonic
+        self._is_stopping = is_stopping
         self._wall = wall  # seconds since the Unix epoch
         self._journal: Journal | None = None
         self._journal_away = False
         self._placing: dict[str, asyncio.Future[str]] = {}  # request id -> replica id, once it is known
-        self._policies: dict[str, PhasePolicy] = {}
         self._digests: dict[str, ReplicaDigest] = {}
         self._losses: list[str] = []
         self._loading: dict[str, tuple[int, int]] = {}  # replica id -> tensors read, tensors in all
         self._load_failures: dict[str, None] = {}  # what replicas said that did not come up, each once
         self._news = asyncio.Condition()
         self._last_epoch = 0
+        self._closing = False
+        self._avoided: dict[str, float] = {}  # replica id -> until when nothing is sent there
+        self._leaving: set[str] = set()  # replicas that are to give back what they run
         self._ticker: asyncio.Task[None] | None = None
 
     async def place(self, ticket: AdmissionTicket) -> Placement:
-        """Wait for a replica with room and take the lease in its name. Raises QueueFull or NoReplica."""
+        """Wait for a replica with room and take the lease in its name. Raises SchedulerError or NoReplica."""
         self._start()
-        self._central.admit(ticket, self._clock())
-        superseded = self._placing.pop(ticket.request_id, None)
-        if superseded is not None:
-            superseded.cancel()
-        placed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._placing[ticket.request_id] = placed
-        self._dispatch()
-        replica_id = await self._wait_for(placed, ticket.request_id)
-        return Placement(ticket.request_id, replica_id, await self._lease(ticket.request_id, replica_id))
+        if self._closing and not ticket.admitted:
+            raise Draining("the cluster")
+        ticket = replace(ticket, excluded=ticket.excluded | self._to_avoid())
+        while True:
+            self._central.admit(ticket, self._clock())
+            superseded = self._placing.pop(ticket.request_id, None)
+            if superseded is not None:
+                superseded.cancel()
+            placed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            self._placing[ticket.request_id] = placed
+            self._dispatch()
+            replica_id = await self._wait_for(placed, ticket.request_id)
+            epoch = await self._lease(ticket, replica_id)
+            if replica_id in self._central.replicas:
+                return Placement(ticket.request_id, replica_id, epoch)
+            ticket = replace(ticket, admitted=True)  # the replica was lost while its lease was written
 
-    async def end(self, request_id: str) -> None:
-        """The request has finished, or its client left."""
-        self._central.finished(request_id)
+    async def end(self, request_id: str, output_tokens: int) -> None:
+        """The request has finished, or its client left, after so many tokens."""
+        self._central.finished(request_id, output_tokens)
         waiting = self._placing.pop(request_id, None)
         if waiting is not None:
             waiting.cancel()
         self._dispatch()
 
-    async def digest(self, digest: ReplicaDigest) -> PhasePolicy | None:
-        """A replica's report; the reply is its policy, if there is one already."""
+    async def digest(self, digest: ReplicaDigest) -> ReplicaOrders:
+        """A replica's report; the reply is what it is to do."""
         self._start()
+        now = self._clock()
         self._digests[digest.replica_id] = digest
-        self._central.on_digest(digest, self._clock())
+        self._central.on_digest(digest, now)
         self._dispatch()
-        return self._policies.get(digest.replica_id)
+        orders = self._central.orders(digest.replica_id, now)
+        return replace(orders, drain=digest.replica_id in self._leaving)
 
     async def loading(self, replica_id: str, done: int, total: int) -> None:
         """A replica that is not up yet has read that many of its tensors."""
@@ -98,6 +115,37 @@ class SchedulerActor:
     async def report_lost(self, replica_id: str) -> None:
         """A gateway found the replica gone. A digest makes it known again, should that be wrong."""
         await self._remove(replica_id)
+
+    async def report_leaving(self, replica_id: str) -> None:
+        """A gateway could not reach a replica that reports all the same: nothing is sent there for a while.
+
+        If Serve is stopping a replica it is this one, and what runs there is handed over.
+        """
+        self._avoided[replica_id] = self._clock() + _AVOIDANCE_SECONDS
+        if await self._is_stopping():
+            await self.drain(replica_id)
+
+    async def drain(self, replica_id: str) -> None:
+        """Place nothing there any more, and have it give back what it runs at its blocks' ends."""
+        if replica_id in self._central.replicas:
+            self._leaving.add(replica_id)
+            self._central.drain(replica_id)
+            self._dispatch()
+
+    async def close_admission(self) -> None:
+        """Refuse new requests; those that were admitted go on."""
+        self._closing = True
+
+    async def unfinished(self, replica_id: str | None = None) -> int:
+        """Requests that wait or run, of all or of one replica."""
+        if replica_id is not None:
+            return len(self._central.outstanding(replica_id))
+        running = sum(len(self._central.outstanding(name)) for name in self._central.replicas)
+        return self._central.waiting + running
+
+    async def replica_ids(self) -> list[str]:
+        """Replicas that report."""
+        return list(self._central.replicas)
 
     async def losses(self, known: int) -> tuple[int, list[str]]:
         """Wait for replicas lost after the first `known`; a negative or too high count starts anew."""
@@ -135,7 +183,7 @@ class SchedulerActor:
             if done:
                 return placed.result()
             if not self._central.replicas:
-                await self.end(request_id)
+                await self.end(request_id, 0)
                 raise NoReplica(self._no_replica_seconds)
 
     def _dispatch(self) -> None:
@@ -146,14 +194,24 @@ class SchedulerActor:
             else:
                 placed.set_result(assignment.replica_id)
 
-    async def _lease(self, request_id: str, replica_id: str) -> int:
+    def _to_avoid(self) -> frozenset[str]:
+        now = self._clock()
+        self._avoided = {name: until for name, until in self._avoided.items() if until > now}
+        return frozenset(self._avoided)
+
+    def _refuse(self, request_id: str, error: SchedulerError) -> None:
+        placed = self._placing.pop(request_id, None)
+        if placed is not None and not placed.done():
+            placed.set_exception(error)
+
+    async def _lease(self, ticket: AdmissionTicket, replica_id: str) -> int:
         """An epoch above all before. The wall clock is the floor, so that a restart cannot go back."""
-        floor = max(self._last_epoch, int(self._wall() * 1000))
+        floor = max(self._last_epoch, ticket.lease_epoch, int(self._wall() * 1000))
         try:
-            epoch = await self._connected().acquire_lease(request_id, replica_id, floor)
+            epoch = await self._connected().acquire_lease(ticket.request_id, replica_id, floor)
             self._journal_away = False
         except JournalUnavailable as error:
-            LOGGER.warning("lease of %s is not in the journal: %s", request_id, error)
+            LOGGER.warning("lease of %s is not in the journal: %s", ticket.request_id, error)
             self._journal_away = True
             epoch = floor + 1
         self._last_epoch = max(self._last_epoch, epoch)
@@ -176,8 +234,8 @@ class SchedulerActor:
             return
         LOGGER.warning("replica %s is lost", replica_id)
         self._central.remove_replica(replica_id)
-        self._policies.pop(replica_id, None)
         self._digests.pop(replica_id, None)
+        self._leaving.discard(replica_id)
         async with self._news:
             self._losses.append(replica_id)
             self._news.notify_all()
@@ -191,12 +249,14 @@ class SchedulerActor:
             now = self._clock()
             for replica_id in self._central.expire(now):
                 await self._remove(replica_id)
-            self._policies = self._central.policies(now)
+            self._central.policies(now)
+            for request_id, error in self._central.shed(now):
+                self._refuse(request_id, error)
             self._dispatch()
             await asyncio.sleep(_TICK_SECONDS)
 
 
-def _load(digest: ReplicaDigest) -> dict[str, float]:
+def _load(digest: ReplicaDigest) -> dict[str, object]:
     """The part of a digest an operator looks at."""
     return {
         "slots": digest.slots,
@@ -208,4 +268,10 @@ def _load(digest: ReplicaDigest) -> dict[str, float]:
         "step_seconds": digest.step_seconds,
         "blocks": digest.blocks,
         "committed_tokens": digest.committed_tokens,
+        "block_length": digest.block_length,
+        "page_size": digest.page_size,
+        "cost": list(astuple(digest.cost)),
+        "cost_error": digest.cost_error,
+        "preemptions": digest.preemptions,
+        "draining": digest.draining,
     }

@@ -12,7 +12,7 @@ from easel.cluster.errors import ClusterError, SchedulerLost
 from easel.cluster.scheduler_actor import ACTOR_NAME, NAMESPACE
 from easel.scheduler.admission import AdmissionTicket
 from easel.scheduler.errors import SchedulerError
-from easel.scheduler.messages import PhasePolicy, Placement, ReplicaDigest
+from easel.scheduler.messages import Placement, ReplicaDigest, ReplicaOrders
 
 _RETRY_SECONDS = 0.1
 _PATIENCE_SECONDS = 30.0
@@ -30,13 +30,17 @@ class SchedulerClient:
         """Waits for a replica. Raises QueueFull, NoReplica, or SchedulerLost."""
         return await self._persist(lambda actor: actor.place.remote(ticket))
 
-    async def end(self, request_id: str) -> None:
+    async def end(self, request_id: str, output_tokens: int) -> None:
         """Best effort: a scheduler that restarts learns what runs from digests."""
-        await self._try(lambda actor: actor.end.remote(request_id))
+        await self._try(lambda actor: actor.end.remote(request_id, output_tokens))
 
     async def report_lost(self, replica_id: str) -> None:
         """Best effort: the scheduler notices by itself, later."""
         await self._try(lambda actor: actor.report_lost.remote(replica_id))
+
+    async def report_leaving(self, replica_id: str) -> None:
+        """Best effort: the replica refuses requests by itself, or dies."""
+        await self._try(lambda actor: actor.report_leaving.remote(replica_id))
 
     async def losses(self, known: int) -> tuple[int, list[str]]:
         """See SchedulerActor.losses. Raises SchedulerLost at once."""
@@ -46,7 +50,7 @@ class SchedulerClient:
         """Raises SchedulerLost at once."""
         return await self._call(lambda actor: actor.status.remote())
 
-    async def digest(self, digest: ReplicaDigest) -> PhasePolicy | None:
+    async def digest(self, digest: ReplicaDigest) -> ReplicaOrders:
         """Raises SchedulerLost at once."""
         return await self._call(lambda actor: actor.digest.remote(digest))
 

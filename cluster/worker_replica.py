@@ -16,7 +16,7 @@ from easel.cluster.loading_progress import LoadingReports
 from easel.cluster.replica_streams import Event, ReplicaStreams
 from easel.cluster.scheduler_client import SchedulerClient
 from easel.scheduler.errors import SchedulerError
-from easel.scheduler.messages import GenerationTask
+from easel.scheduler.messages import GenerationTask, ReplicaOrders
 from easel.worker.config import EngineConfig
 from easel.worker.engine_thread import EngineCallbacks, EngineThread
 from easel.worker.errors import EngineStopped, WorkerError
@@ -37,6 +37,7 @@ class ReplicaSettings:
     model: Path
     engine: EngineConfig
     journal: JournalSettings
+    hang_seconds: float = 30.0  # a step that takes longer counts as the end of the replica
 
 
 class WorkerReplica:
@@ -46,11 +47,14 @@ class WorkerReplica:
         """Returns once the model is loaded. Raises WorkerError when it cannot be."""
         self._replica_id: str = serve.get_replica_context().replica_id.unique_id
         self._scheduler = SchedulerClient()
+        self._draining = False
+        self._hang_seconds = settings.hang_seconds
         self._writer = JournalWriter(
             Journal(settings.journal),
             self._on_stale,
             settings.journal.flush_seconds,
             settings.journal.buffer_records,
+            on_forgotten=self._on_forgotten,
         )
         reports = LoadingReports(self._report_loading)
         self._engine = EngineThread(
@@ -83,9 +87,15 @@ class WorkerReplica:
         """Called by Serve, which replaces the replica when this raises."""
         if self._engine.failure is not None:
             raise EngineStopped(repr(self._engine.failure))
+        if self._hangs:
+            raise EngineStopped(f"a step has taken {self._engine.busy_seconds:.0f} s")
         for task in self._tasks:
             if task.done():
                 raise EngineStopped(f"background work ended: {task!r}")
+
+    @property
+    def _hangs(self) -> bool:
+        return self._engine.busy_seconds > self._hang_seconds
 
     def _callbacks(self) -> EngineCallbacks:
         loop = asyncio.get_running_loop()
@@ -107,22 +117,36 @@ class WorkerReplica:
     def _on_stale(self, record: Record) -> None:
         self._streams.on_stale(record)
 
+    def _on_forgotten(self, request_id: str) -> None:
+        self._streams.on_forgotten(request_id)
+
     async def _report_for_ever(self) -> None:
         """Digests up, policies down. Without a scheduler the engine goes on by its last policy."""
         sequence = 0
         while self._engine.failure is None:
+            if self._hangs:
+                await asyncio.sleep(_IDLE_DIGEST_SECONDS)  # silence tells the scheduler
+                continue
             sequence += 1
             digest = self._engine.digest(self._replica_id, sequence)
             try:
                 async with asyncio.timeout(_DIGEST_PATIENCE_SECONDS):
-                    policy = await self._scheduler.digest(digest)
-                if policy is not None:
-                    self._engine.set_policy(policy)
+                    orders = await self._scheduler.digest(digest)
+                self._follow(orders)
             except (SchedulerLost, TimeoutError) as error:
                 LOGGER.warning("digest %d was not delivered: %s", sequence, error)
             except EngineStopped:
                 return
             await asyncio.sleep(_DIGEST_SECONDS if digest.active else _IDLE_DIGEST_SECONDS)
+
+    def _follow(self, orders: ReplicaOrders) -> None:
+        if orders.policy is not None:
+            self._engine.set_policy(orders.policy)
+        for request_id in orders.hand_over:
+            self._engine.hand_over(request_id)
+        if orders.drain and not self._draining:
+            self._draining = True
+            self._engine.drain()
 
     async def _renew_for_ever(self, pause_seconds: float) -> None:
         while True:

@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -24,6 +24,7 @@ class World:
     scheduler: FakeScheduler = field(default_factory=lambda: FakeScheduler(["a", "b", "c"]))
     journal: FakeJournal = field(default_factory=FakeJournal)
     replicas: FakeReplicas = field(init=False)
+    now: float = 0.0
 
     def __post_init__(self) -> None:
         self.replicas = FakeReplicas(self.journal)
@@ -31,8 +32,19 @@ class World:
     def backend(self, max_attempts: int = 4) -> RayBackend:
         writer = JournalWriter(self.journal, lambda _: None)
         return RayBackend(
-            self.scheduler, self.replicas, self.journal, writer, page_size=BLOCK, max_attempts=max_attempts
+            self.scheduler,
+            self.replicas,
+            self.journal,
+            writer,
+            page_size=BLOCK,
+            max_attempts=max_attempts,
+            clock=self.clock,
         )
+
+    def clock(self) -> float:
+        """Every look takes a second."""
+        self.now += 1.0
+        return self.now
 
     async def collect(self) -> list[BlockEvent | CanvasSnapshot]:
         return [event async for event in self.backend().stream(a_request())]
@@ -95,7 +107,7 @@ async def test_a_replica_that_hangs_is_left_when_the_scheduler_gives_it_up() -> 
 
 async def test_a_request_is_given_up_after_so_many_deaths() -> None:
     world = World()
-    world.replicas.dies_after = {"a": 1, "b": 0}
+    world.replicas.dies_after = {"a": 0, "b": 0}
     with pytest.raises(RetriesExhausted) as caught:
         async for _ in world.backend(max_attempts=2).stream(a_request()):
             pass
@@ -153,3 +165,61 @@ async def test_a_missing_block_counts_as_a_lost_replica() -> None:
     world.replicas.skips["a"] = 1
     assert await world.collect() == WHOLE
     assert world.scheduler.reported == ["a"]
+
+
+@pytest.mark.parametrize("done", [0, 1, 2])
+async def test_a_request_that_is_handed_over_goes_on_where_it_stopped(done: int) -> None:
+    world = World()
+    world.replicas.hands_over_once["a"] = done
+    events = [event async for event in world.backend(max_attempts=1).stream(a_request())]
+    assert events == WHOLE
+    first, second = world.scheduler.tickets
+    assert (first.admitted, second.admitted) == (False, True)
+    assert second.excluded == frozenset()
+    assert world.replicas.tasks[1].history == tuple(WHOLE[:done])
+    assert world.scheduler.reported == []
+
+
+@pytest.mark.parametrize("how", ["draining", "gone"])
+async def test_a_replica_that_is_about_to_go_costs_no_attempt(how: str) -> None:
+    world = World()
+    (world.replicas.draining if how == "draining" else world.replicas.gone).add("a")
+    events = [event async for event in world.backend(max_attempts=1).stream(a_request())]
+    await settle()
+    assert events == WHOLE
+    assert world.scheduler.tickets[1].excluded == frozenset({"a"})
+    assert (world.scheduler.leaving, world.scheduler.reported) == (["a"], [])
+
+
+async def test_every_replica_is_told_what_is_left_of_the_deadline() -> None:
+    world = World()
+    world.replicas.dies_after["a"] = 1
+    async for _ in world.backend().stream(replace(a_request(), deadline_seconds=60.0)):
+        pass
+    left = [task.request.deadline_seconds or 0.0 for task in world.replicas.tasks]
+    assert 60.0 > left[0] > left[1] > 50.0
+
+
+async def test_a_resumed_request_begins_after_the_blocks_that_are_there() -> None:
+    world = World()
+    done = WHOLE[:2]
+    committed = tuple(token for block in done for token in block.tokens)
+    request = replace(a_request(), committed=committed)
+    events = [event async for event in world.backend().stream(request, done)]
+    assert events == WHOLE[2:]
+    assert world.replicas.tasks[0].history == tuple(done)
+    assert world.scheduler.tickets[0].admitted
+
+
+async def test_the_scheduler_learns_how_many_tokens_a_request_came_to() -> None:
+    world = World()
+    await world.collect()
+    await settle()
+    assert world.scheduler.output_tokens == {"r": 3 * BLOCK}
+
+
+async def test_deaths_between_which_blocks_are_finished_are_not_held_against_a_request() -> None:
+    world = World()
+    world.replicas.dies_after = {"a": 1, "b": 1}
+    events = [event async for event in world.backend(max_attempts=2).stream(a_request())]
+    assert events == WHOLE

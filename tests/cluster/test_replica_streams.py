@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from easel.cluster.errors import StaleLease
-from easel.cluster.journal_records import CommittedBlock, Finished, Record, Renewal
-from easel.cluster.replica_streams import Event, ReplicaStreams
+from easel.cluster.journal_records import Admission, CommittedBlock, Finished, Record, Renewal
+from easel.cluster.replica_streams import SNAPSHOTS_KEPT, Event, ReplicaStreams
 from easel.scheduler.errors import RequestTooLong
-from easel.scheduler.messages import BlockEvent, GenerationTask
+from easel.scheduler.messages import BlockEvent, CanvasSnapshot, GenerationTask
 from easel.scheduler.request import FinishReason, Request
 from easel.worker.errors import EngineStopped
 from tests.cluster.fakes import a_block, a_request
@@ -171,3 +171,42 @@ async def test_events_of_requests_that_are_not_here_are_dropped() -> None:
     replica = Replica()
     replica.streams.deliver([replace(a_block(0), request_id="gone")])
     assert replica.journal == []
+
+
+async def test_a_request_that_is_handed_over_has_not_ended_for_the_journal() -> None:
+    replica = Replica()
+    caller = await replica.start(epoch=2)
+    handed_over = replace(CANCELLED, finish=FinishReason.HANDED_OVER)
+    replica.streams.deliver([a_block(0), handed_over])
+    assert await caller == [a_block(0), handed_over]
+    assert replica.journal == [CommittedBlock(a_block(0), 2)]
+    assert replica.engine.cancelled == []
+
+
+async def test_a_journal_that_forgot_a_request_is_told_all_of_it_again() -> None:
+    replica = Replica()
+    request = replace(a_request(), committed=a_block(0).tokens)
+    task = GenerationTask(request, 3, history=(a_block(0),))
+    async with aclosing(replica.streams.run(task)) as events:
+        first = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)
+        replica.streams.deliver([a_block(1)])
+        await first
+        replica.journal.clear()
+        replica.streams.on_forgotten("r")
+        replica.streams.on_forgotten("gone")
+    assert replica.journal == [
+        Admission(a_request()),
+        CommittedBlock(a_block(0), 3),
+        CommittedBlock(a_block(1), 3),
+    ]
+
+
+async def test_a_slow_reader_misses_snapshots_and_never_a_block() -> None:
+    replica = Replica()
+    caller = await replica.start()
+    snapshot = CanvasSnapshot("r", 0, 1, (1,), (True,), (1.0,), 0)
+    last = a_block(0, last=True)
+    replica.streams.deliver([*[snapshot] * 10 * SNAPSHOTS_KEPT, last])
+    events = await caller
+    assert events == [*[snapshot] * SNAPSHOTS_KEPT, last]

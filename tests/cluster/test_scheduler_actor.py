@@ -1,7 +1,7 @@
 """The scheduler as an actor, without Ray: waiting, leases, losses and restarts."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -11,7 +11,7 @@ from easel.cluster.scheduler_actor import SchedulerActor
 from easel.cluster.valkey_server import EmbeddedValkey
 from easel.scheduler.admission import AdmissionTicket
 from easel.scheduler.central import ClusterLimits
-from easel.scheduler.errors import QueueFull
+from easel.scheduler.errors import Draining, QueueFull
 from easel.scheduler.messages import CostCoefficients, ReplicaDigest
 
 pytestmark = pytest.mark.asyncio
@@ -56,13 +56,22 @@ class World:
     now: float = 100.0
     wall: float = 50.0
     no_replica_seconds: float = 30.0
+    stopping: bool = False
     actor: SchedulerActor = field(init=False)
 
     def __post_init__(self) -> None:
         limits = ClusterLimits(max_waiting=2, queue_ahead=0, digest_timeout_seconds=3.0)
         self.actor = SchedulerActor(
-            limits, self.journal, self.no_replica_seconds, clock=lambda: self.now, wall=lambda: self.wall
+            limits,
+            self.journal,
+            self.no_replica_seconds,
+            clock=lambda: self.now,
+            wall=lambda: self.wall,
+            is_stopping=self.is_stopping,
         )
+
+    async def is_stopping(self) -> bool:
+        return self.stopping
 
 
 async def settle() -> None:
@@ -86,7 +95,7 @@ async def test_a_request_waits_for_room_and_gets_it_when_another_ends() -> None:
     second = asyncio.ensure_future(world.actor.place(a_ticket("second")))
     await settle()
     assert not second.done()
-    await world.actor.end("first")
+    await world.actor.end("first", 8)
     assert (await second).replica_id == "a"
 
 
@@ -98,7 +107,7 @@ async def test_too_many_waiting_requests_are_refused() -> None:
         await world.actor.place(a_ticket("c"))
     assert caught.value.limit == 2
     for name in "ab":
-        await world.actor.end(name)
+        await world.actor.end(name, 0)
     await asyncio.wait(waiting)
     assert all(task.cancelled() for task in waiting)
 
@@ -119,6 +128,16 @@ async def test_epochs_grow_without_a_journal_and_across_a_restart() -> None:
     epochs.append((await restarted.actor.place(a_ticket("d"))).lease_epoch)
     assert epochs == sorted(set(epochs))
     assert (await world.actor.status())["journal"] == "degraded"
+
+
+async def test_a_clock_that_was_put_back_makes_no_lease_older_than_the_last() -> None:
+    world = World(wall=7200.0)
+    await world.actor.digest(a_digest("a", 1, slots=9))
+    first = await world.actor.place(a_ticket("r"))
+    restarted = World(wall=3600.0)
+    await restarted.actor.digest(a_digest("a", 1, slots=9))
+    second = await restarted.actor.place(replace(a_ticket("r"), lease_epoch=first.lease_epoch))
+    assert second.lease_epoch > first.lease_epoch
 
 
 async def test_a_lease_is_written_to_the_journal(valkey: EmbeddedValkey) -> None:
@@ -189,14 +208,67 @@ async def test_a_new_scheduler_adopts_what_digests_say_is_running() -> None:
 
 async def test_a_replica_is_told_a_policy() -> None:
     world = World()
-    assert await world.actor.digest(a_digest("a", 1)) is None
+    assert (await world.actor.digest(a_digest("a", 1))).policy is None
     for sequence in range(2, 1000):
         await asyncio.sleep(0.001)
-        policy = await world.actor.digest(a_digest("a", sequence))
+        policy = (await world.actor.digest(a_digest("a", sequence))).policy
         if policy is not None:
             assert policy.epoch > 0
             return
     raise AssertionError("no policy came")
+
+
+async def test_a_replica_that_is_to_go_is_told_so_and_gets_nothing_more() -> None:
+    world = World(stopping=True)
+    for name in "ab":
+        await world.actor.digest(a_digest(name, 1, slots=4))
+    await world.actor.report_leaving("a")
+    placements = [await world.actor.place(a_ticket(name)) for name in "xyz"]
+    assert {placement.replica_id for placement in placements} == {"b"}
+    assert (await world.actor.digest(a_digest("a", 2, slots=4))).drain
+    assert not (await world.actor.digest(a_digest("b", 2, slots=4, active=tuple("xyz")))).drain
+
+
+async def test_a_replica_that_could_not_be_reached_is_left_alone_for_a_while() -> None:
+    world = World()
+    for name in "ab":
+        await world.actor.digest(a_digest(name, 1, slots=1))
+    await world.actor.report_leaving("a")
+    assert (await world.actor.place(a_ticket("x"))).replica_id == "b"
+    assert not (await world.actor.digest(a_digest("a", 2, slots=1))).drain
+    world.now += 4.0
+    for name in "ab":
+        await world.actor.digest(a_digest(name, 3, slots=1, active=("x",) if name == "b" else ()))
+    assert (await world.actor.place(a_ticket("y"))).replica_id == "a"
+
+
+async def test_a_replica_lost_while_a_lease_is_written_gets_no_request() -> None:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1024):
+            pass  # says nothing
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as silent:
+        port = silent.sockets[0].getsockname()[1]
+        world = World(JournalSettings(f"redis://127.0.0.1:{port}", timeout_seconds=0.1))
+        await world.actor.digest(a_digest("a", 1))
+        placing = asyncio.ensure_future(world.actor.place(a_ticket("r")))
+        await settle()
+        await world.actor.report_lost("a")
+        await world.actor.digest(a_digest("b", 1))
+        assert (await placing).replica_id == "b"
+        await world.actor.close()
+
+
+async def test_a_cluster_that_stops_refuses_newcomers_and_lets_the_others_go_on() -> None:
+    world = World()
+    await world.actor.digest(a_digest("a", 1, slots=4))
+    await world.actor.place(a_ticket("old"))
+    await world.actor.close_admission()
+    with pytest.raises(Draining):
+        await world.actor.place(a_ticket("new"))
+    assert (await world.actor.place(replace(a_ticket("old"), admitted=True))).replica_id == "a"
+    assert await world.actor.unfinished() == await world.actor.unfinished("a") == 1
 
 
 async def test_why_replicas_did_not_come_up_is_kept_once() -> None:

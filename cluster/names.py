@@ -1,0 +1,5 @@
+"""What Easel calls its parts under Ray Serve."""
+
+APPLICATION = "easel"
+GATEWAYS = "gateways"
+WORKERS = "workers"
