@@ -67,6 +67,7 @@ def engine_config(config: ClusterConfig) -> EngineConfig:
         loop=LoopKind(config.engine.loop),
         quantise=config.engine.quantise,
         pack_weights=config.engine.pack_weights,
+        batch_invariant=config.engine.batch_invariant,
         device=config.engine.device,
         partial=config.engine.partial,
         refresh_limit=config.engine.refresh_limit,

@@ -12,18 +12,22 @@ from collections.abc import Generator
 import uvicorn
 from ray.serve.handle import DeploymentHandle
 
+from easel.cluster.answer_store import JournaledAnswers
 from easel.cluster.config import ClusterConfig
 from easel.cluster.dispatch import RayBackend
+from easel.cluster.gateway.answer_drive import AnswerTimes
 from easel.cluster.gateway.app import build_gateway
-from easel.cluster.gateway.settings import GatewaySettings
+from easel.cluster.gateway.settings import GatewaySettings, system_sources
+from easel.cluster.gateway.tenancy import tenants_of
 from easel.cluster.gateway.tokenizer import ChatTokenizer
 from easel.cluster.journal import Journal, JournalSettings
-from easel.cluster.journal_writer import JournalWriter
+from easel.cluster.journal_writer import JournalWriter, nobody
 from easel.cluster.replica_router import ServeReplicas
 from easel.cluster.scheduler_client import SchedulerClient
 from easel.worker.errors import WorkerError
 from easel.worker.model_info import read_model_info
 
+_HEADER_BYTES = 65_536
 _BACKLOG = 2048  # connections that wait to be accepted
 _IDLE_SECONDS = 75  # of a kept connection
 
@@ -45,24 +49,44 @@ class GatewayReplica:
         if shares_prefix and not config.engine.partial:
             model = model.without_partial_steps
         page_size = config.engine.page_size or model.default_page_size
-        backend = build_backend(config, journal, workers, page_size if shares_prefix else None)
-        settings = GatewaySettings(api_keys=config.api_keys)
-        app = build_gateway(backend, model, tokenizer, settings)
-        server = _Server(
+        connected = Journal(journal)
+        backend = build_backend(config, connected, workers, page_size if shares_prefix else None)
+        sources = system_sources()
+        answers = JournaledAnswers(connected, sources.new_id(), config.journal.driver_seconds)
+        settings = GatewaySettings(
+            api_keys=config.api_keys,
+            tenants=tenants_of(config.tenants),
+            deadline_ms=config.deadline_ms,
+            stream_buffer=config.stream_buffer,
+        )
+        times = AnswerTimes(driver_seconds=config.journal.driver_seconds)
+        app = build_gateway(backend, model, tokenizer, settings, sources, answers, times)
+        self._answers = app.state.answers
+        self._answers.start()  # answers that a dead gateway left are gone on with, asked for or not
+        self._server = _Server(
             uvicorn.Config(
                 app,
                 log_level="warning",
                 access_log=False,
                 lifespan="off",
+                http="h11",  # the one of uvicorn's parsers that limits the size of headers
+                h11_max_incomplete_event_size=_HEADER_BYTES,
                 timeout_keep_alive=_IDLE_SECONDS,
+                timeout_graceful_shutdown=int(config.ray.drain_seconds),
             )
         )
-        self._serving = asyncio.create_task(server.serve([_listen(config.host, config.port)]))
+        self._serving = asyncio.create_task(self._server.serve([_listen(config.host, config.port)]))
 
     async def check_health(self) -> None:
         """Called by Serve, which replaces the gateway when this raises."""
         if self._serving.done():
             raise RuntimeError(f"the HTTP server has ended: {self._serving!r}")
+
+    async def __del__(self) -> None:
+        """Called by Serve when the gateway is to go: no new connection, answers come to their end."""
+        self._server.should_exit = True
+        await self._serving
+        await self._answers.stop()
 
 
 class _Server(uvicorn.Server):
@@ -74,16 +98,16 @@ class _Server(uvicorn.Server):
 
 
 def build_backend(
-    config: ClusterConfig, settings: JournalSettings, workers: DeploymentHandle[object], page_size: int | None
+    config: ClusterConfig, journal: Journal, workers: DeploymentHandle[object], page_size: int | None
 ) -> RayBackend:
     """One process's way into the cluster. `page_size` None: prefixes are not shared."""
-    journal = Journal(settings)
+    settings = journal.settings
     return RayBackend(
         SchedulerClient(),
         ServeReplicas(workers),
         journal,
         # A gateway owns no lease, so nothing it writes can be stale.
-        JournalWriter(journal, lambda _: None, settings.flush_seconds, settings.buffer_records),
+        JournalWriter(journal, nobody, settings.flush_seconds, settings.buffer_records),
         page_size=page_size,
         max_attempts=config.scheduler.max_attempts,
     )

@@ -6,6 +6,8 @@ from enum import IntEnum, StrEnum
 from easel.scheduler.errors import InvalidParameter
 
 MAX_SEED = 2**63 - 1
+MAX_STEPS = 4096  # of a block; tables of that length are made
+MAX_TOP_K = 2**31 - 1
 
 
 class CommitRule(StrEnum):
@@ -54,7 +56,7 @@ class SamplingParams:
     def __post_init__(self) -> None:
         _require(self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
         _require(0.0 <= self.temperature <= 10.0, "temperature", self.temperature, "between 0 and 10")
-        _require(self.top_k >= 0, "top_k", self.top_k, "0 (off) or more")
+        _require(0 <= self.top_k <= MAX_TOP_K, "top_k", self.top_k, f"0 (off) or more, up to {MAX_TOP_K}")
         _require(0.0 < self.top_p <= 1.0, "top_p", self.top_p, "above 0 and at most 1")
         _require(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"between 0 and {MAX_SEED}")
 
@@ -80,7 +82,7 @@ class DiffusionParams:
     rebuild_every: int = 0  # steps between full recomputations; 0: every step is one, and exact
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 1, "steps", self.steps, "at least 1")
+        _require(1 <= self.steps <= MAX_STEPS, "steps", self.steps, f"between 1 and {MAX_STEPS}")
         _require(0.0 <= self.threshold <= 1.0, "threshold", self.threshold, "between 0 and 1")
         _require(self.entropy_bound >= 0.0, "entropy_bound", self.entropy_bound, "0 or more nats")
         if self.stop_entropy is not None:

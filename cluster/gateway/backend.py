@@ -1,6 +1,6 @@
 """What the HTTP layer needs from the cluster behind it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from easel.cluster.journal_records import AnswerRecord, AnswerStatus, StoredAnswer
@@ -11,9 +11,12 @@ from easel.scheduler.request import Request
 class Backend(Protocol):
     """Runs requests somewhere and survives the loss of where."""
 
-    def stream(self, request: Request) -> AsyncIterator[BlockEvent | CanvasSnapshot]:
+    def stream(
+        self, request: Request, done: Sequence[BlockEvent] = ()
+    ) -> AsyncIterator[BlockEvent | CanvasSnapshot]:
         """Events of one request, in order, each block once; the last has a `finish`.
 
+        `done` are the blocks that `request.committed` is made of, when it is resumed.
         Closing the iterator cancels the request. Raises QueueFull, RequestTooLong, or
         ClusterError when no replica can run it.
         """

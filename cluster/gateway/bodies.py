@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal, Self, cast
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, FailFast, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from easel.cluster.gateway.fields import (
@@ -16,26 +16,48 @@ from easel.cluster.gateway.fields import (
     merge_extra_body,
 )
 from easel.cluster.gateway.json_object import Fields, JsonObject, Text
-from easel.scheduler.request import CommitRule, Schedule
+from easel.scheduler.request import MAX_SEED, CommitRule, Schedule
+
+
+def documented(kind: str, least: int, most: int | None = None) -> WithJsonSchema:
+    """The range as the OpenAPI document has it."""
+    schema: dict[str, object] = {"type": kind, "minimum": least}
+    return WithJsonSchema(schema if most is None else schema | {"maximum": most})
+
 
 MAX_STOP_STRINGS = 4
+MAX_STOP_CHARACTERS = 1000
+MAX_MESSAGES = 4096
+MAX_PARTS = 1024  # of one message
+MAX_PROMPTS = 1024
+MAX_STEPS = 4096  # no schedule is longer, so that no request can ask for a table without end
 Prompt = Text | list[int]
+Steps = Annotated[int, Field(le=MAX_STEPS), documented("integer", 0, MAX_STEPS)]
+StepLimit = Annotated[int, Field(le=MAX_STEPS), documented("integer", 1, MAX_STEPS)]
+AtLeastOne = Annotated[int, documented("integer", 1)]
+Share = Annotated[float, documented("number", 0, 1)]
+Nats = Annotated[float, documented("number", 0)]
+Temperature = Annotated[float, documented("number", 0, 10)]
+TopK = Annotated[int, documented("integer", 0)]
+Seed = Annotated[int, documented("integer", 0, MAX_SEED)]
 
 
 class DiffusionOptions(JsonObject):
     """How canvases settle; what is left out is the model's default."""
 
-    steps: int | None = None  # at most this many denoising steps a block
+    steps: StepLimit | None = None  # at most this many denoising steps a block
     commit_rule: Annotated[CommitRule | None, Field(strict=False)] = None
-    threshold: float | None = None  # confidence_threshold
-    entropy_bound: float | None = None  # entropy_bound, nats
+    threshold: Share | None = None  # confidence_threshold
+    entropy_bound: Nats | None = None  # entropy_bound, nats
     schedule: Annotated[Schedule | None, Field(strict=False)] = None
-    stop_entropy: float | None = None  # nats
-    stability: int | None = None  # steps that must agree, of models that renoise
-    temperature_start: float | None = None  # factor of the temperature in the first step, of such models
-    temperature_end: float | None = None  # and in the last
-    edit_threshold: float | None = None  # decided tokens may still change above it
-    rebuild_every: int | None = None  # partial steps between full ones; 0: none, exact
+    stop_entropy: Nats | None = None  # nats
+    stability: Steps | None = None  # steps that must agree, of models that renoise
+    temperature_start: Temperature | None = (
+        None  # factor of the temperature in the first step, of such models
+    )
+    temperature_end: Temperature | None = None  # and in the last
+    edit_threshold: Share | None = None  # decided tokens may still change above it
+    rebuild_every: Steps | None = None  # partial steps between full ones; 0: none, exact
 
 
 class StreamOptions(JsonObject):
@@ -56,6 +78,9 @@ class TextPart(JsonObject):
     text: Text
 
 
+Parts = Annotated[list[TextPart], Field(max_length=MAX_PARTS)]
+
+
 def _text_parts(content: object) -> object:
     """A plain string is one part, so that errors name a path that exists in the body."""
     if isinstance(content, str):
@@ -71,7 +96,12 @@ class Message(JsonObject):
     harmless: ClassVar[Harmless] = HARMLESS_MESSAGE
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[list[TextPart], BeforeValidator(_text_parts)]
+    content: Annotated[
+        list[TextPart],
+        FailFast(),
+        Field(max_length=MAX_PARTS),
+        BeforeValidator(_text_parts, json_schema_input_type=Text | Parts),
+    ]
     name: Text | None = None
 
     def for_template(self) -> dict[str, str]:
@@ -87,7 +117,8 @@ def _stop_list(stop: object) -> object:
     return [stop] if isinstance(stop, str) else stop
 
 
-StopString = Annotated[Text, Field(min_length=1)]
+StopString = Annotated[Text, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+StopStrings = Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS)]
 
 
 class GenerationBody(JsonObject):
@@ -96,17 +127,18 @@ class GenerationBody(JsonObject):
     harmless: ClassVar[Harmless] = HARMLESS_SAMPLING
 
     model: Text
-    max_tokens: int | None = None
+    max_tokens: AtLeastOne | None = None
     n: int | None = Field(default=None, ge=1)
-    seed: int | None = None
+    seed: Seed | None = None
     stop: Annotated[
-        list[StopString] | None, BeforeValidator(_stop_list), Field(max_length=MAX_STOP_STRINGS)
+        StopStrings | None,
+        BeforeValidator(_stop_list, json_schema_input_type=StopString | StopStrings | None),
     ] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
+    temperature: Temperature | None = None
+    top_k: TopK | None = None
+    top_p: Share | None = None
     user: Text | None = None
     diffusion: DiffusionOptions = Field(default_factory=DiffusionOptions)
 
@@ -142,8 +174,8 @@ class ChatBody(GenerationBody):
 
     harmless: ClassVar[Harmless] = HARMLESS_CHAT
 
-    messages: Annotated[list[Message], Field(min_length=1)]
-    max_completion_tokens: int | None = None
+    messages: Annotated[list[Message], FailFast(), Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_completion_tokens: AtLeastOne | None = None
 
     @model_validator(mode="after")
     def _one_limit(self) -> Self:
@@ -182,9 +214,19 @@ def _is_tokens(value: object) -> bool:
     return all(isinstance(one, int) and not isinstance(one, bool) for one in cast(list[object], value))
 
 
+PromptText = Annotated[Text, Field(min_length=1)]
+TokenIds = Annotated[list[Annotated[int, documented("integer", 0)]], Field(min_length=1)]
+Prompts = Annotated[list[PromptText | TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)]
+
+
 class CompletionBody(GenerationBody):
     """POST /v1/completions."""
 
     harmless: ClassVar[Harmless] = HARMLESS_COMPLETION
 
-    prompt: Annotated[list[Prompt], BeforeValidator(_prompt_list)]
+    prompt: Annotated[
+        list[Prompt],
+        FailFast(),
+        Field(max_length=MAX_PROMPTS),
+        BeforeValidator(_prompt_list, json_schema_input_type=PromptText | TokenIds | Prompts),
+    ]

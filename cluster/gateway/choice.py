@@ -1,12 +1,10 @@
-"""One choice of a response: runs its request and turns blocks of tokens into text."""
+"""One choice of an answer: turns its blocks of tokens into text."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
-from easel.cluster.gateway.backend import Backend
 from easel.cluster.gateway.detokenizer import Detokenizer
 from easel.cluster.gateway.errors import Interrupted
-from easel.cluster.gateway.metrics import BlockWatch
 from easel.cluster.gateway.stop_strings import StopStrings
 from easel.cluster.gateway.tokenizer import ChatTokenizer
 from easel.scheduler.messages import BlockEvent, CanvasSnapshot
@@ -36,45 +34,31 @@ Delta = TextDelta | CanvasDelta
 
 @dataclass(slots=True)
 class Choice:
-    """State of one choice. `run` may be used once."""
+    """State of one choice. The same blocks make the same text and deltas, wherever they are fed."""
 
     index: int
     request: Request
     detokenizer: Detokenizer
     stops: StopStrings
-    watch: BlockWatch
     text: str = ""
     events: list[BlockEvent] = field(default_factory=list[BlockEvent])
+    deltas: list[TextDelta] = field(default_factory=list[TextDelta])  # one for each event
     finish: FinishReason | None = None
+    resumed: int = 0  # blocks that came from the journal
 
-    async def run(self, backend: Backend) -> AsyncGenerator[Delta, None]:
-        """Deltas until the request ends or a stop string is found, which cancels the rest.
+    def take(self, event: BlockEvent, *, journaled: bool = False) -> None:
+        """Add the next block. Once a stop string is found the choice is finished, whatever follows.
 
-        Raises what the backend raises, and Interrupted when the request ends for no reason of its own.
+        Raises Interrupted when the request ends for no reason of its own.
         """
-        stream = backend.stream(self.request)
-        try:
-            async for event in stream:
-                if isinstance(event, CanvasSnapshot):
-                    yield CanvasDelta(self.index, event)
-                    continue
-                yield self._take(event)
-                if self.finish is not None:
-                    return
-        finally:
-            await close(stream)
-        raise Interrupted(self.request.request_id, "its stream ended before it was finished")
-
-    def _take(self, event: BlockEvent) -> TextDelta:
         if event.finish is FinishReason.CANCELLED:
             raise Interrupted(self.request.request_id, "the server cancelled it")
-        first = not self.events
-        self.events.append(event)
-        self.watch.block(event)
         text = self._new_text(event)
         self.text += text
         self.finish = FinishReason.STOP if self.stops.found else event.finish
-        return TextDelta(self.index, text, first, self.finish)
+        self.deltas.append(TextDelta(self.index, text, not self.events, self.finish))
+        self.events.append(event)
+        self.resumed += journaled
 
     def _new_text(self, event: BlockEvent) -> str:
         text = self.stops.feed(self.detokenizer.feed(event.tokens))
@@ -84,15 +68,10 @@ class Choice:
         return text
 
 
-def choices_of(
-    requests: Sequence[Request],
-    stops: Sequence[str],
-    tokenizer: ChatTokenizer,
-    new_watch: Callable[[], BlockWatch],
-) -> list[Choice]:
+def choices_of(requests: Sequence[Request], stops: Sequence[str], tokenizer: ChatTokenizer) -> list[Choice]:
     """A choice for each request, in order."""
     return [
-        Choice(index, request, Detokenizer(tokenizer.decode), StopStrings(stops), new_watch())
+        Choice(index, request, Detokenizer(tokenizer.decode), StopStrings(stops))
         for index, request in enumerate(requests)
     ]
 

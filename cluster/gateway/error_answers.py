@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from easel.cluster.errors import ClusterError, RetriesExhausted
+from easel.cluster.errors import ClusterError
 from easel.cluster.gateway.errors import (
     ApiError,
     ContextLengthExceeded,
@@ -21,9 +21,17 @@ from easel.cluster.gateway.errors import (
     Unavailable,
     shown,
 )
-from easel.scheduler.errors import InvalidParameter, QueueFull, RequestTooLong
+from easel.scheduler.errors import (
+    DeadlineImpossible,
+    Draining,
+    InvalidParameter,
+    Refused,
+    RequestTooLong,
+    TenantLimit,
+)
 
 ERRORS_LISTED = 5  # of one invalid body
+UNREAD = frozenset({408, 413, 431})  # the rest of the request would be taken for the next one's beginning
 LOGGER = logging.getLogger("easel.gateway")
 
 
@@ -37,24 +45,36 @@ def api_error_of(error: BaseException, retry_after_seconds: float) -> ApiError:
         case RequestTooLong():
             output = error.tokens - error.prompt_tokens
             return ContextLengthExceeded("max_tokens", error.prompt_tokens, output, error.limit)
-        case QueueFull():
-            return Overloaded(str(error), error.retry_after_seconds)
-        case RetriesExhausted() | ClusterError():
+        case Refused():
+            return Overloaded(str(error), error.retry_after_seconds, _refusal_code(error))
+        case Draining() | ClusterError():
             return Unavailable(str(error), retry_after_seconds)
         case _:
             LOGGER.error("a request failed unexpectedly", exc_info=error)
             return InternalError()
 
 
-def response_of(error: ApiError) -> Response:
-    """The error in OpenAI's shape, with the headers that belong to its status."""
-    headers: dict[str, str] = {}
+def response_of(error: ApiError, also: Mapping[str, str] | None = None) -> Response:
+    """The error in OpenAI's shape, with the headers that belong to its status, and others."""
+    headers = dict(also or {})
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if error.status in UNREAD:
+        headers["Connection"] = "close"
     # Escaped to ASCII: a message may quote text that no encoding can hold.
     return Response(json.dumps(error.body()), error.status, headers, "application/json")
+
+
+def _refusal_code(error: Refused) -> str:
+    match error:
+        case TenantLimit():
+            return "tenant_limit"
+        case DeadlineImpossible():
+            return "deadline_impossible"
+        case _:
+            return "queue_full"
 
 
 def install_error_handlers(app: FastAPI, retry_after_seconds: float) -> None:
@@ -69,9 +89,9 @@ def install_error_handlers(app: FastAPI, retry_after_seconds: float) -> None:
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return response_of(_routing_error(request, error))
+        return response_of(_routing_error(request, error), error.headers)
 
-    for known in (ClusterError, InvalidParameter, RequestTooLong, QueueFull, Exception):
+    for known in (ClusterError, InvalidParameter, RequestTooLong, Refused, Draining, Exception):
         app.add_exception_handler(known, on_known)
     app.add_exception_handler(RequestValidationError, on_invalid_body)
     app.add_exception_handler(HTTPException, on_http)
@@ -88,16 +108,12 @@ def invalid_body(errors: Sequence[Mapping[str, Any]]) -> ApiError:
 
 def _field_of(error: Mapping[str, Any]) -> str:
     """The dotted path; validators of a whole object name the field in the error's context."""
-    if error["type"] == "json_invalid":
-        return ""
-    path = [str(part) for part in error["loc"] if part != "body"]
+    path = [str(part) for part in error["loc"][1:]]  # the first is where: body, query, path or header
     context: Mapping[str, str] = error.get("ctx", {})
     return ".".join([*path, context["field"]] if "field" in context else path)
 
 
 def _problem_of(error: Mapping[str, Any]) -> str:
-    if error["type"] == "json_invalid":
-        return f"not valid JSON at character {error['loc'][-1]}: {error['ctx']['error']}"
     if tuple(error["loc"]) == ("body",) and "ctx" not in error:
         return "a JSON object is needed, sent with the header Content-Type: application/json"
     return str(error["msg"])

@@ -1,12 +1,16 @@
 """What the gateway answers when it cannot do as asked, in OpenAI's shape.
 
 ApiError
+├── InvalidBody            400  the body is not JSON, or not one that Easel reads
 ├── InvalidField           400  a field's value is wrong
 ├── ContextLengthExceeded  400  prompt and output do not fit the model
 ├── InvalidApiKey          401
 ├── UnknownModel           404
+├── BodyTooSlow            408
 ├── BodyTooLarge           413
+├── UnsupportedBody        415  compressed, or not JSON
 ├── Overloaded             429  try again later
+├── HeadersTooLarge        431
 ├── ClientGone             499  nobody is left to read the answer
 ├── Unavailable            503  no replica can run the request now
 ├── Interrupted            503  the request ended before its last block
@@ -45,6 +49,14 @@ class ApiError(ClusterError):
         """The JSON that OpenAI's clients understand."""
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
         return {"error": error}
+
+
+class InvalidBody(ApiError):
+    """The whole body is at fault, no single field."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(400, f"The request body: {problem}", code="invalid_json")
+        self.problem = problem
 
 
 class InvalidField(ApiError):
@@ -92,6 +104,15 @@ class UnknownModel(ApiError):
         self.known = tuple(known)
 
 
+class BodyTooSlow(ApiError):
+    """The request's body did not arrive in time."""
+
+    def __init__(self, limit_seconds: float) -> None:
+        message = f"The request body did not arrive within {limit_seconds:g} s; send it faster, or send less."
+        super().__init__(408, message, code="request_timeout")
+        self.limit_seconds = limit_seconds
+
+
 class BodyTooLarge(ApiError):
     """The request's body is larger than the gateway reads."""
 
@@ -101,11 +122,32 @@ class BodyTooLarge(ApiError):
         self.limit = limit
 
 
-class Overloaded(ApiError):
-    """Too many requests are waiting already."""
+class UnsupportedBody(ApiError):
+    """The body is written in a way the gateway does not read; `header` says so."""
 
-    def __init__(self, message: str, retry_after_seconds: float) -> None:
-        super().__init__(429, message, "rate_limit_error", None, "queue_full", retry_after_seconds)
+    def __init__(self, header: str, problem: str) -> None:
+        super().__init__(415, f"{header} {problem}", param=header, code="unsupported_media_type")
+        self.header = header
+        self.problem = problem
+
+
+class Overloaded(ApiError):
+    """Admission refused the request for now; `code` says why."""
+
+    def __init__(self, message: str, retry_after_seconds: float, code: str = "queue_full") -> None:
+        super().__init__(429, message, "rate_limit_error", None, code, retry_after_seconds)
+
+
+class HeadersTooLarge(ApiError):
+    """The request's headers, together, are larger than the gateway takes."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        message = (
+            f"The request's headers have {size} bytes and the limit is {limit}; send fewer or shorter ones."
+        )
+        super().__init__(431, message, code="headers_too_large")
+        self.size = size
+        self.limit = limit
 
 
 class ClientGone(ApiError):

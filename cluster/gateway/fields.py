@@ -20,6 +20,8 @@ class Effect(Enum):
     NONE = "none"
 
 
+LONGEST_NAME: Final = 64  # characters of an unknown field's name that go into a message
+
 Harmless = Mapping[str, tuple[object, ...] | Effect]  # null is always harmless
 
 HARMLESS_SAMPLING: Final[Harmless] = {
@@ -122,10 +124,10 @@ def _is_harmless(value: object, values: tuple[object, ...] | Effect) -> bool:
 
 
 def _refuse_unknown(name: str, fields: Collection[str]) -> NoReturn:
-    close = difflib.get_close_matches(name, fields, n=1)
+    # A name may hold half of a surrogate pair, which no message can, and be as long as the body.
+    printable = name[:LONGEST_NAME].encode(errors="backslashreplace").decode()
+    close = difflib.get_close_matches(printable, fields, n=1)
     hint = f"the nearest known one is {close[0]}" if close else "known fields: " + ", ".join(sorted(fields))
-    # A name may hold half of a surrogate pair, which no message can.
-    printable = name.encode(errors="backslashreplace").decode()
     raise PydanticCustomError("unknown_field", "unknown field; {hint}", {"field": printable, "hint": hint})
 
 

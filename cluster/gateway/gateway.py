@@ -1,15 +1,21 @@
 """What every route needs, and the path that chat and plain completions share."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
+from easel.cluster.errors import JournalUnavailable
+from easel.cluster.gateway.answer_content import AnswerContent
+from easel.cluster.gateway.answer_errors import AnswerMismatch, KeyReused, UnknownAnswer
+from easel.cluster.gateway.answer_ids import EventId, fingerprint_of, ids_wanted, key_of, last_event_of
+from easel.cluster.gateway.answer_log import Reader
+from easel.cluster.gateway.answer_run import AnswerRun
+from easel.cluster.gateway.answers import Answers
 from easel.cluster.gateway.backend import Backend
 from easel.cluster.gateway.bodies import GenerationBody
-from easel.cluster.gateway.choice import Delta, choices_of
 from easel.cluster.gateway.disconnect import unless_disconnected
 from easel.cluster.gateway.error_answers import api_error_of
 from easel.cluster.gateway.errors import ApiError, InvalidField, UnknownModel
@@ -18,8 +24,10 @@ from easel.cluster.gateway.metrics import GatewayMetrics
 from easel.cluster.gateway.params import Origin, Tokens, requests_of, seed_of
 from easel.cluster.gateway.settings import GatewaySettings, Sources
 from easel.cluster.gateway.shapes import Shape
-from easel.cluster.gateway.streaming import stream_response
+from easel.cluster.gateway.streaming import ChunkStream, EventStream
+from easel.cluster.gateway.tenancy import terms_of
 from easel.cluster.gateway.tokenizer import ChatTokenizer
+from easel.cluster.journal_records import AnswerRecord
 from easel.worker.model_info import ModelInfo
 
 
@@ -33,6 +41,7 @@ class Gateway:
     settings: GatewaySettings
     sources: Sources
     metrics: GatewayMetrics
+    answers: Answers
 
     def require_model(self, name: str) -> None:
         """Raises UnknownModel unless this gateway serves a model of that name."""
@@ -46,33 +55,114 @@ class Gateway:
     async def answer(
         self, http: HttpRequest, body: GenerationBody, prompts: Sequence[Tokens], shape: Shape
     ) -> Response:
-        """Run the choices and answer with one JSON object or a stream of events."""
-        generation = self._generation(http, body, prompts, shape)
-        headers = {"X-Easel-Request-Id": generation.completion_id}
-        deltas = generation.run(self.backend, self.metrics)
-        if body.stream:
-            opening = stream_response(generation, deltas, body.usage_wanted, self.explain, headers)
-            return await unless_disconnected(http.receive, opening)
-        await unless_disconnected(http.receive, _exhaust(deltas))
-        return JSONResponse(generation.whole(), headers=headers)
+        """Run the choices, or go on with them, and answer with one JSON object or a stream of events."""
+        last = last_event_of(http)
+        run = await self._run(http, body, prompts, shape, last)
+        reader = run.read(last.seen if last is not None else (), canvases=body.canvas_wanted)
+        try:
+            return await self._respond(http, body, shape, run, reader)
+        except BaseException:
+            await reader.aclose()
+            raise
 
-    def _generation(
-        self, http: HttpRequest, body: GenerationBody, prompts: Sequence[Tokens], shape: Shape
-    ) -> Generation:
-        self._check_count(len(prompts), body)
+    async def begin(self, http: HttpRequest, asked: "Asked", route: str) -> AnswerRun:
+        """The answer that an idempotency key stands for, or a new one. Raises KeyReused."""
+        origin, key = self.origin(http, route)
+        if key:
+            run = await self._joined(origin.completion_id, asked.fingerprint)
+            if run is not None:
+                return run
+        content = asked.content(origin)
+        record = content.record(origin.completion_id, origin.tenant, asked.fingerprint, asked.background)
+        return await self.answers.begin(record, content)
+
+    def origin(self, http: HttpRequest, id_prefix: str) -> tuple[Origin, bool]:
+        """Who asks, on which terms, and whether an idempotency key names the answer."""
+        terms = terms_of(http, self.settings)
+        key = key_of(http, terms.tenant, id_prefix)
         origin = Origin(
-            completion_id=shape.id_prefix + self.sources.new_id(),
-            tenant=http.state.tenant,
-            fresh_seed=self.sources.new_seed(),
+            completion_id=id_prefix + (key.answer_id if key is not None else self.sources.new_id()),
+            tenant=terms.tenant,
+            fresh_seed=key.seed if key is not None else self.sources.new_seed(),
+            priority=terms.priority,
+            deadline_seconds=terms.deadline_seconds,
         )
-        requests = requests_of(body, prompts, shape.prompt_field, self.model, origin)
+        return origin, key is not None
+
+    async def _run(
+        self,
+        http: HttpRequest,
+        body: GenerationBody,
+        prompts: Sequence[Tokens],
+        shape: Shape,
+        last: EventId | None,
+    ) -> AnswerRun:
+        fingerprint = fingerprint_of(shape.id_prefix, body)
+        if last is not None:
+            return await self._resumed(last, http.state.tenant, fingerprint)
+        self._check_count(len(prompts), body)
+
+        def content(origin: Origin) -> AnswerContent:
+            return AnswerContent(
+                model=self.model.name,
+                created=self.sources.wall(),
+                seed=seed_of(body, origin),
+                requests=tuple(requests_of(body, prompts, shape.prompt_field, self.model, origin)),
+                stops=tuple(body.stop or ()),
+                choices_per_prompt=body.n or 1,
+            )
+
+        return await self.begin(http, Asked(fingerprint, content), shape.id_prefix)
+
+    async def _joined(self, answer_id: str, fingerprint: str) -> AnswerRun | None:
+        def check(record: AnswerRecord) -> None:
+            if record.fingerprint != fingerprint:
+                raise KeyReused
+
+        try:
+            return await self.answers.join(answer_id, check)
+        except JournalUnavailable:
+            # A new run draws the same seed from the key, so a repetition says the same.
+            return None
+
+    async def _resumed(self, last: EventId, tenant: str, fingerprint: str) -> AnswerRun:
+        def check(record: AnswerRecord) -> None:
+            if record.tenant != tenant:
+                raise UnknownAnswer(last.answer_id, "Last-Event-ID")
+            if record.fingerprint != fingerprint:
+                raise AnswerMismatch(last.answer_id)
+            if len(record.request_ids) != len(last.seen):
+                problem = f"counts blocks of {len(last.seen)} choices; there are {len(record.request_ids)}."
+                raise InvalidField("Last-Event-ID", problem)
+
+        run = await self.answers.join(last.answer_id, check)
+        if run is None:
+            raise UnknownAnswer(last.answer_id, "Last-Event-ID")
+        return run
+
+    async def _respond(
+        self, http: HttpRequest, body: GenerationBody, shape: Shape, run: AnswerRun, reader: Reader
+    ) -> Response:
+        generation = self._generation(run, shape)
+        headers = {"X-Easel-Request-Id": generation.completion_id}
+        if not body.stream:
+            await unless_disconnected(http.receive, exhaust(reader))
+            await reader.aclose()
+            return JSONResponse(generation.whole(), headers=headers)
+        numbered = self.answers.resumable and ids_wanted(http)
+        chunks = ChunkStream(generation, reader, body.usage_wanted, numbered, self.explain)
+        first = await unless_disconnected(http.receive, chunks.first())
+        return EventStream(chunks.events(first), reader, self.answers.parts.times.stall_seconds, headers)
+
+    def _generation(self, run: AnswerRun, shape: Shape) -> Generation:
+        content = run.content
         return Generation(
-            completion_id=origin.completion_id,
-            model=self.model.name,
-            created=int(self.sources.wall()),
-            seed=seed_of(body, origin),
-            choices=choices_of(requests, body.stop or (), self.tokenizer, self.metrics.watch),
-            choices_per_prompt=body.n or 1,
+            completion_id=run.record.answer_id,
+            model=content.model,
+            created=int(content.created),
+            seed=content.seed,
+            choices=run.log.choices,
+            choices_per_prompt=content.choices_per_prompt,
             shape=shape,
             tokenizer=self.tokenizer,
         )
@@ -84,6 +174,16 @@ class Gateway:
             raise InvalidField("n", problem)
 
 
-async def _exhaust(deltas: AsyncGenerator[Delta, None]) -> None:
-    async for _ in deltas:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a body asks for, before it has an id. `content` raises what is wrong with the body."""
+
+    fingerprint: str
+    content: Callable[[Origin], AnswerContent]
+    background: bool = False
+
+
+async def exhaust(reader: Reader) -> None:
+    """Read an answer to its end. Raises what ends it otherwise."""
+    async for _ in reader:
         pass

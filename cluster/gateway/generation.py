@@ -1,20 +1,17 @@
-"""All choices of one HTTP request, run at once, and the JSON that answers it."""
+"""The JSON that answers a request for choices: whole, or chunk by chunk."""
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from easel.cluster.gateway.backend import Backend
 from easel.cluster.gateway.choice import CanvasDelta, Choice, Delta
-from easel.cluster.gateway.merge import merge
-from easel.cluster.gateway.metrics import GatewayMetrics
 from easel.cluster.gateway.shapes import Shape
 from easel.cluster.gateway.statistics import Json, canvas_of, diffusion_of, usage_of
 from easel.cluster.gateway.tokenizer import ChatTokenizer
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Generation:
-    """One answer in the making. `run` may be used once; closing it cancels what still runs."""
+    """One answer as its route writes it. Its choices grow meanwhile."""
 
     completion_id: str
     model: str
@@ -24,28 +21,6 @@ class Generation:
     choices_per_prompt: int
     shape: Shape
     tokenizer: ChatTokenizer
-
-    async def run(self, backend: Backend, metrics: GatewayMetrics) -> AsyncGenerator[Delta, None]:
-        """What every choice adds, as it comes. Raises what the backend raises."""
-        metrics.prompt_tokens.inc(sum(len(choice.request.prompt) for choice in self.choices))
-        deltas = merge([choice.run(backend) for choice in self.choices])
-        failed = False
-        with metrics.in_flight.track_inprogress():
-            try:
-                async for delta in deltas:
-                    yield delta
-            except Exception:  # counted only; who answers the client explains it
-                failed = True
-                raise
-            finally:
-                await deltas.aclose()
-                if not (failed or self.finished):
-                    metrics.cancelled.inc()
-
-    @property
-    def finished(self) -> bool:
-        """Whether every choice has ended."""
-        return all(choice.finish is not None for choice in self.choices)
 
     def whole(self) -> Json:
         """The answer to a request that does not stream."""

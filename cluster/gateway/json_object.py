@@ -1,11 +1,11 @@
 """A JSON object that is strict about its fields and its text."""
 
-from typing import Annotated, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
-from easel.cluster.gateway.fields import Harmless, known_fields
+from easel.cluster.gateway.fields import Effect, Harmless, known_fields
 
 Fields = dict[str, object]
 
@@ -22,10 +22,22 @@ def _utf8(text: str) -> str:
 Text = Annotated[str, AfterValidator(_utf8)]
 
 
-class JsonObject(BaseModel):
-    """Refuses fields it does not know, by name, and does not turn strings into numbers."""
+def _document_harmless(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Fields that ask for nothing are accepted, so the OpenAPI document has them too."""
+    if not issubclass(model, JsonObject):
+        return
+    for name, values in model.harmless.items():
+        anything: dict[str, object] = {}
+        at_these = anything if isinstance(values, Effect) else {"enum": [*values, None]}
+        schema.setdefault("properties", {})[name] = at_these | {"description": "Accepted; changes nothing."}
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+
+class JsonObject(BaseModel):
+    """Refuses fields it does not know, by name, numbers in strings, and numbers without end."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, json_schema_extra=_document_harmless
+    )
     harmless: ClassVar[Harmless] = {}
 
     @model_validator(mode="before")

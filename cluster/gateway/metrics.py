@@ -1,5 +1,6 @@
 """What the gateway counts, for /metrics. Each application has its own registry."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,7 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from easel.scheduler.messages import BlockEvent
 
-GENERATION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+GENERATION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
+PATHS = GENERATION_PATHS | {"/v1/models", "/health", "/ready", "/metrics"}
+RESPONSE_PATH = re.compile(r"/v1/responses/[^/]+(?P<action>/cancel)?")
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 CLIENT_GONE = "499"
 
@@ -43,9 +46,9 @@ class GatewayMetrics:
             "vllm:diffusion_num_committed_tokens", "Same as easel_output_tokens"
         )
 
-    def watch(self) -> "BlockWatch":
-        """A watch for one choice that begins now."""
-        return BlockWatch(self, self.clock())
+    def watch(self, *, resumed: bool = False) -> "BlockWatch":
+        """A watch for one choice that begins now, or is resumed: its first block has been counted."""
+        return BlockWatch(self, self.clock(), resumed)
 
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes."""
@@ -91,16 +94,15 @@ class BlockWatch:
 class MetricsMiddleware:
     """Counts answers by path and status. Paths that do not exist share one label."""
 
-    def __init__(self, app: ASGIApp, metrics: GatewayMetrics, paths: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, metrics: GatewayMetrics) -> None:
         self.app = app
         self.metrics = metrics
-        self.paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        path = scope["path"] if scope["path"] in self.paths else "other"
+        path = template_of(scope["path"])
         began = self.metrics.clock()
         status = CLIENT_GONE
 
@@ -116,3 +118,12 @@ class MetricsMiddleware:
             self.metrics.requests.labels(path, status).inc()
             if path in GENERATION_PATHS:
                 self.metrics.duration.observe(self.metrics.clock() - began)
+
+
+def template_of(path: str) -> str:
+    """The route that a path belongs to, without ids, of which there is no end."""
+    if path in PATHS:
+        return path
+    if (match := RESPONSE_PATH.fullmatch(path)) is not None:
+        return "/v1/responses/{response_id}" + (match["action"] or "")
+    return "other"

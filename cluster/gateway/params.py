@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from easel.cluster.gateway.bodies import DiffusionOptions, GenerationBody
 from easel.cluster.gateway.errors import ContextLengthExceeded, InvalidField, shown
 from easel.scheduler.errors import InvalidParameter
-from easel.scheduler.request import MAX_SEED, DiffusionParams, Request, SamplingParams
+from easel.scheduler.request import MAX_SEED, DiffusionParams, Priority, Request, SamplingParams
 from easel.worker.model_info import ModelInfo
 
 Tokens = tuple[int, ...]
@@ -15,11 +15,13 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who asks, under which id, and the seed that counts if the body names none."""
+    """Who asks, under which id and terms, and the seed that counts if the body names none."""
 
     completion_id: str
     tenant: str
     fresh_seed: int
+    priority: int = Priority.STANDARD
+    deadline_seconds: float | None = None
 
 
 def requests_of(
@@ -42,7 +44,9 @@ def requests_of(
                     sampling=_sampling(body, model, max_tokens, choice_seed(seed_of(body, origin), choice)),
                     diffusion=diffusion,
                     tenant=origin.tenant,
+                    priority=origin.priority,
                     snapshots=body.canvas_wanted,
+                    deadline_seconds=origin.deadline_seconds,
                 )
             )
     return requests
@@ -62,10 +66,11 @@ def choice_seed(seed: int, choice: int) -> int:
 
 
 def _sampling(body: GenerationBody, model: ModelInfo, max_tokens: int, seed: int) -> SamplingParams:
+    top_k = model.top_k if body.top_k is None else body.top_k
     return SamplingParams(
         max_tokens=max_tokens,
         temperature=model.temperature if body.temperature is None else body.temperature,
-        top_k=model.top_k if body.top_k is None else body.top_k,
+        top_k=min(top_k, model.vocab_size),  # as many as there are; a larger number fits no register
         top_p=model.top_p if body.top_p is None else body.top_p,
         seed=seed,
     )

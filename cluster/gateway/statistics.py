@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from easel.cluster.gateway.choice import CanvasDelta, Choice
 from easel.cluster.gateway.tokenizer import ChatTokenizer
@@ -28,7 +29,8 @@ def diffusion_of(choices: Sequence[Choice], seed: int) -> Json:
 
     A step of a canvas is one forward, and its commit rides along with another, so forwards are
     steps; those that only prefilled a long prompt are in `prefill_ms`. The same forward may
-    serve other requests too.
+    serve other requests too. `resumed` blocks came from the journal, computed for an earlier
+    connection or through another gateway.
     """
     events = [event for choice in choices for event in choice.events]
     steps = sum(event.steps for event in events)
@@ -42,6 +44,9 @@ def diffusion_of(choices: Sequence[Choice], seed: int) -> Json:
         "prefill_ms": _ms(max((event.prefill_seconds for event in events), default=0.0)),
         "queue_ms": _ms(max((event.queue_seconds for event in events), default=0.0)),
         "cached_tokens": sum(_cached_tokens(choice) for choice in choices),
+        "tightened_blocks": sum(event.tightened for event in events),
+        "preemptions": sum(_preemptions(choice) for choice in choices),
+        "resumed": sum(choice.resumed for choice in choices),
         "seed": seed,
         "finish": [_block(choice.index, event) for choice in choices for event in choice.events],
     }
@@ -63,6 +68,12 @@ def canvas_of(delta: CanvasDelta, tokenizer: ChatTokenizer) -> Json:
 
 def _cached_tokens(choice: Choice) -> int:
     return max((event.cached_tokens for event in choice.events), default=0)
+
+
+def _preemptions(choice: Choice) -> int:
+    """Events carry a count that begins anew with each replica."""
+    counts = [0, *(event.preemptions for event in choice.events)]
+    return sum(now - before if now >= before else now for before, now in pairwise(counts))
 
 
 def _block(choice: int, event: BlockEvent) -> Json:

@@ -11,7 +11,7 @@ from easel.cluster.ray_environment import free_port
 from tests.checkpoints import write_tiny_checkpoint
 
 DEMO = Path(__file__).parents[2] / "demo" / "checkpoint"
-LAST = ("test_cluster_faults.py", "test_cluster_stop.py")
+LAST = ("test_cluster_resume.py", "test_cluster_faults.py", "test_cluster_stop.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

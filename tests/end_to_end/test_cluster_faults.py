@@ -1,6 +1,7 @@
 """Single processes die under load; no client notices."""
 
 import asyncio
+import signal
 from typing import Any
 
 import httpx
@@ -75,6 +76,22 @@ async def test_requests_survive_the_schedulers_death(cluster: RunningCluster) ->
     assert disturbed.texts == undisturbed.texts
     assert again.texts == undisturbed.texts
     assert not victim.is_running()
+
+
+@pytest.mark.asyncio
+async def test_all_workers_are_restarted_under_load_and_no_request_fails(cluster: RunningCluster) -> None:
+    eventually(lambda: len(health(cluster)["replicas"]) == 2, "the replacement of an earlier victim")
+    undisturbed = Load(cluster.base_url, COUNTS)
+    await undisturbed.run()
+    before = set(health(cluster)["replicas"])
+    cluster.process.send_signal(signal.SIGUSR1)
+    rounds = 0
+    while before & set(health(cluster)["replicas"]) or len(health(cluster)["replicas"]) < 2:
+        disturbed = Load(cluster.base_url, COUNTS)
+        await asyncio.wait_for(disturbed.run(), timeout=60)
+        assert disturbed.texts == undisturbed.texts
+        rounds += 1
+    assert rounds > 2
 
 
 def test_a_dead_gateway_is_back_on_the_same_port(cluster: RunningCluster) -> None:

@@ -120,7 +120,9 @@ class FakeBackend:
     cancelled: list[str] = field(default_factory=list[str])
     holding: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def stream(self, request: Request) -> AsyncGenerator[BlockEvent | CanvasSnapshot, None]:
+    async def stream(
+        self, request: Request, done: Sequence[BlockEvent] = ()
+    ) -> AsyncGenerator[BlockEvent | CanvasSnapshot, None]:
         self.requests.append(request)
         ended = False
         try:

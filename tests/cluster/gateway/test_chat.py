@@ -57,6 +57,9 @@ async def test_an_answer_says_what_it_cost_and_how_its_blocks_settled() -> None:
         "prefill_ms": 2.0,
         "queue_ms": 4.0,
         "cached_tokens": 3,
+        "tightened_blocks": 0,
+        "preemptions": 0,
+        "resumed": 0,
         "seed": 7,
         "finish": [block | {"block": 0, "tokens": 8}, block | {"block": 1, "tokens": 1}],
     }

@@ -80,12 +80,14 @@ async def test_an_unknown_field_is_refused_by_name(fields: dict[str, Any], param
         ({"n": 0}, "n"),
         ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
         ({"stop": ["a", ""]}, "stop.1"),
+        ({"stop": "x" * 1001}, "stop.0"),
         ({"stop": 5}, "stop"),
         ({"user": 5}, "user"),
         ({"user": "\ud800"}, "user"),
         ({"stop": "\ud800"}, "stop.0"),
         ({"seed": "5"}, "seed"),
         ({"diffusion": None}, "diffusion"),
+        ({"diffusion": {"steps": 4097}}, "diffusion.steps"),
         ({"diffusion": {"commit_rule": "best"}}, "diffusion.commit_rule"),
         ({"diffusion": {"schedule": 3}}, "diffusion.schedule"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
@@ -132,6 +134,34 @@ async def test_a_wrong_message_is_refused_by_its_path(messages: object, param: s
     answer = await post(gateway_app(saying("x")), CHAT, {"model": MODEL, "messages": messages})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        ([{"role": "user", "content": "hi"}] * 4097, "messages"),
+        ([5] * 100_000, "messages.0"),
+        ([{"role": "user", "content": [{"type": "text", "text": "a"}] * 1025}], "messages.0.content"),
+        ([{"role": "user", "content": [5] * 1000}] * 1000, "messages.0.content.0"),
+    ],
+    ids=["messages", "no messages", "parts", "no parts"],
+)
+async def test_more_than_anyone_needs_is_refused_at_the_first_wrong_one(messages: object, param: str) -> None:
+    answer = await post(gateway_app(saying("x")), CHAT, {"model": MODEL, "messages": messages})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+    assert len(answer.content) < 1000
+
+
+async def test_too_many_prompts_are_refused() -> None:
+    answer = await complete(saying("x"), prompt=["hi"] * 1025)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "prompt")
+
+
+async def test_a_name_as_long_as_a_body_is_not_repeated_in_full() -> None:
+    answer = await chat(saying("x"), **{"z" * 100_000: 1})
+    assert answer.status_code == 400
+    assert len(answer.content) < 1000
 
 
 async def test_the_same_value_in_extra_body_and_at_the_top_is_fine() -> None:

@@ -116,6 +116,24 @@ async def test_a_value_out_of_range_is_refused_by_name(fields: dict[str, Any], p
     assert backend.requests == []
 
 
+@pytest.mark.parametrize("value", [10**100 - 1, 1 - 10**100, 1e308, -1e-308])
+@pytest.mark.parametrize(
+    "field", ["max_tokens", "seed", "n", "temperature", "top_p", "diffusion.steps", "diffusion.stability"]
+)
+async def test_a_huge_number_is_a_400_that_names_the_field(field: str, value: float) -> None:
+    group, _, name = field.rpartition(".")
+    answer = await chat(saying("x"), **({group: {name: value}} if group else {field: value}))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == field
+
+
+@pytest.mark.parametrize("top_k", [261, 10**99])
+async def test_a_top_k_beyond_the_vocabulary_keeps_all_of_it(top_k: int) -> None:
+    backend = saying("x")
+    await chat(backend, top_k=top_k)
+    assert backend.requests[0].sampling.top_k == 261
+
+
 async def test_the_prompt_is_what_the_chat_template_makes_of_the_messages() -> None:
     backend = saying("x")
     messages = [
