@@ -94,11 +94,10 @@ def chat(  # noqa: PLR0913, PLR0917 one parameter per option
     from easel.cluster.chat_client import ChatClient, ChatOptions
     from easel.cluster.errors import ClusterError
 
-    key = api_key or os.environ.get("EASEL_API_KEYS", "").split(",")[0].strip()
     options = ChatOptions(model, temperature, seed, max_tokens, steps, threshold)
     console = Console(highlight=False)
     try:
-        with ChatClient(url, key, options) as client:
+        with ChatClient(url, api_key or _first_key(), options) as client:
             if prompt is None:
                 converse(client, console, pace)
             else:
@@ -186,6 +185,73 @@ def roofline(  # noqa: PLR0913, PLR0917 one parameter per option
         _fail(str(error))
 
 
+@app.command()
+def bench(  # noqa: PLR0913, PLR0917 one parameter per option
+    url: Annotated[str, typer.Argument(help="Where a cluster serves.")] = DEFAULT_URL,
+    record: Annotated[
+        Path | None, typer.Option(help="Write a trace for `easel simulate` into this file.")
+    ] = None,
+    requests: Annotated[int, typer.Option(min=1, help="Requests in all.")] = 200,
+    clients: Annotated[
+        int, typer.Option(min=1, help="Closed loop: so many requests are always under way.")
+    ] = 8,
+    rate: Annotated[
+        float, typer.Option(min=0.0, help="Open loop instead: arrivals a second, of a Poisson process.")
+    ] = 0.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
+    thresholds: Annotated[
+        str, typer.Option(help="Confidences that decide a position, one drawn per request: 0.9,1.0.")
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Of questions and arrivals.")] = 0,
+    api_key: Annotated[
+        str | None, typer.Option(help="Default: the first of EASEL_API_KEYS.", show_default=False)
+    ] = None,
+) -> None:
+    """Load a running cluster with questions whose answers are known, and say how it did."""
+    from easel.cluster.bench_view import run_load
+    from easel.cluster.errors import ClusterError
+    from easel.cluster.load_recorder import LoadPlan, as_thresholds
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    try:
+        plan = LoadPlan(requests, clients, rate, max_tokens, as_thresholds(thresholds), seed)
+        run_load(url, api_key or _first_key(), plan, record, console)
+    except ClusterError as error:
+        _fail(str(error))
+
+
+@app.command()
+def simulate(
+    trace: Annotated[Path, typer.Option(help="A file written by `easel bench --record`.")],
+    replicas: Annotated[
+        int | None, typer.Option(min=1, help="Another number of replicas than recorded: what if?")
+    ] = None,
+    fit_all: Annotated[
+        bool, typer.Option("--fit-all", help="Calibrate on all requests, not on the first half alone.")
+    ] = False,
+) -> None:
+    """Replay a recorded trace in a simulated cluster driven by the real schedulers, and compare."""
+    from easel.cluster.errors import ClusterError
+    from easel.cluster.simulate_view import load_trace, simulate_trace
+    from easel.scheduler.errors import SchedulerError
+
+    try:
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+        simulate_trace(load_trace(trace), console, replicas, fit_all=fit_all)
+    except (ClusterError, SchedulerError) as error:
+        _fail(str(error))
+
+
+@app.command()
+def key() -> None:
+    """Make an API key, and the hash of it that the configuration wants (tenants, key_hashes)."""
+    from hashlib import sha256
+    from secrets import token_urlsafe
+
+    made = f"easel-{token_urlsafe(32)}"
+    typer.echo(f"key   {made}\nhash  {sha256(made.encode()).hexdigest()}")
+
+
 def serve_settings(
     model_dir: Path | None, file: Path | None, environment: Mapping[str, str], given: Mapping[str, Any]
 ) -> "ClusterConfig":
@@ -205,6 +271,10 @@ def demo_model() -> Path:
     from importlib.resources import files
 
     return Path(str(files("easel.demo"))) / "checkpoint"
+
+
+def _first_key() -> str:
+    return os.environ.get("EASEL_API_KEYS", "").split(",")[0].strip()
 
 
 def _names_a_model(file: Path | None) -> bool:

@@ -6,6 +6,7 @@ It holds nothing that digests do not bring back, so Ray may restart it at any ti
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import astuple, replace
 
@@ -54,6 +55,7 @@ class SchedulerActor:
         self._news = asyncio.Condition()
         self._last_epoch = 0
         self._closing = False
+        self._calls: Counter[str] = Counter()  # of `place`, by request id
         self._avoided: dict[str, float] = {}  # replica id -> until when nothing is sent there
         self._leaving: set[str] = set()  # replicas that are to give back what they run
         self._ticker: asyncio.Task[None] | None = None
@@ -63,6 +65,19 @@ class SchedulerActor:
         self._start()
         if self._closing and not ticket.admitted:
             raise Draining("the cluster")
+        self._calls[ticket.request_id] += 1
+        try:
+            return await self._place(ticket)
+        finally:
+            self._calls[ticket.request_id] -= 1
+            if not self._calls[ticket.request_id]:
+                del self._calls[ticket.request_id]
+
+    async def is_placing(self, request_id: str) -> bool:
+        """Whether a call of `place` for the request is under way; one to an earlier incarnation is not."""
+        return request_id in self._calls
+
+    async def _place(self, ticket: AdmissionTicket) -> Placement:
         ticket = replace(ticket, excluded=ticket.excluded | self._to_avoid())
         while True:
             self._central.admit(ticket, self._clock())

@@ -16,6 +16,7 @@ from easel.scheduler.messages import Placement, ReplicaDigest, ReplicaOrders
 
 _RETRY_SECONDS = 0.1
 _PATIENCE_SECONDS = 30.0
+_WATCH_SECONDS = 2.0  # between two questions whether a long call is still known
 
 Reply = TypeVar("Reply")
 
@@ -28,7 +29,7 @@ class SchedulerClient:
 
     async def place(self, ticket: AdmissionTicket) -> Placement:
         """Waits for a replica. Raises QueueFull, NoReplica, or SchedulerLost."""
-        return await self._persist(lambda actor: actor.place.remote(ticket))
+        return await self._persist(lambda actor: watched(actor, ticket))
 
     async def end(self, request_id: str, output_tokens: int) -> None:
         """Best effort: a scheduler that restarts learns what runs from digests."""
@@ -90,3 +91,23 @@ class SchedulerClient:
             if isinstance(error.cause, SchedulerError | ClusterError):
                 raise error.cause from None
             raise
+
+
+async def watched(actor: Any, ticket: AdmissionTicket, pause_seconds: float = _WATCH_SECONDS) -> Placement:
+    """A call that may take long, and that a scheduler which dies under it may leave without an answer.
+
+    Raises SchedulerLost when whoever answers now knows nothing of it.
+    """
+    placing = asyncio.ensure_future(actor.place.remote(ticket))
+    try:
+        while not (await asyncio.wait({placing}, timeout=pause_seconds))[0]:
+            try:
+                async with asyncio.timeout(pause_seconds):
+                    known = await actor.is_placing.remote(ticket.request_id)
+            except TimeoutError:
+                known = False
+            if not (known or placing.done()):
+                raise SchedulerLost(pause_seconds)
+        return placing.result()
+    finally:
+        placing.cancel()

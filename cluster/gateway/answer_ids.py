@@ -17,20 +17,26 @@ KEY_HEADER: Final = "Idempotency-Key"
 IDS_HEADER: Final = "X-Easel-Event-Ids"
 MAX_KEY_CHARACTERS: Final = 255
 NOT_OF_THE_ANSWER: Final = {"stream", "stream_options"}  # how it is delivered, not what it says
-_EVENT: Final = re.compile(r"(?P<answer>[A-Za-z0-9_-]{1,80})/(?P<seen>[0-9]{1,6}(\.[0-9]{1,6}){0,1023})")
+_EVENT: Final = re.compile(
+    r"(?P<answer>[A-Za-z0-9_-]{1,80})/(?P<seen>[0-9]{1,6}(\.[0-9]{1,6}){0,1023})/(?P<seed>[0-9]{1,19})"
+)
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
 _KEY: Final = re.compile(rf"[\x20-\x7e]{{1,{MAX_KEY_CHARACTERS}}}")
 
 
 @dataclass(frozen=True, slots=True)
 class EventId:
-    """The last event that a client has seen of a stream of choices."""
+    """The last event that a client has seen of a stream of choices.
+
+    With the seed and the body the same answer can be made again, should the journal have forgotten it.
+    """
 
     answer_id: str
     seen: tuple[int, ...]  # blocks of each choice, in the order of their index
+    seed: int
 
     def __str__(self) -> str:
-        return f"{self.answer_id}/{'.'.join(map(str, self.seen))}"
+        return f"{self.answer_id}/{'.'.join(map(str, self.seen))}/{self.seed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,8 @@ def last_event_of(http: HttpRequest) -> EventId | None:
     match = _EVENT.fullmatch(text.strip())
     if match is None:
         raise InvalidField(EVENT_HEADER, f"is {shown(text)}; send an `id:` as it came with the stream.")
-    return EventId(match["answer"], tuple(map(int, match["seen"].split("."))))
+    seen = tuple(map(int, match["seen"].split(".")))
+    return EventId(match["answer"], seen, min(int(match["seed"]), MAX_SEED))
 
 
 def last_number_of(http: HttpRequest) -> int | None:

@@ -1,7 +1,7 @@
 """What every route needs, and the path that chat and plain completions share."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
@@ -97,9 +97,6 @@ class Gateway:
         shape: Shape,
         last: EventId | None,
     ) -> AnswerRun:
-        fingerprint = fingerprint_of(shape.id_prefix, body)
-        if last is not None:
-            return await self._resumed(last, http.state.tenant, fingerprint)
         self._check_count(len(prompts), body)
 
         def content(origin: Origin) -> AnswerContent:
@@ -112,7 +109,10 @@ class Gateway:
                 choices_per_prompt=body.n or 1,
             )
 
-        return await self.begin(http, Asked(fingerprint, content), shape.id_prefix)
+        asked = Asked(fingerprint_of(shape.id_prefix, body), content)
+        if last is not None:
+            return await self._resumed(http, last, asked, shape.id_prefix)
+        return await self.begin(http, asked, shape.id_prefix)
 
     async def _joined(self, answer_id: str, fingerprint: str) -> AnswerRun | None:
         def check(record: AnswerRecord) -> None:
@@ -125,20 +125,29 @@ class Gateway:
             # A new run draws the same seed from the key, so a repetition says the same.
             return None
 
-    async def _resumed(self, last: EventId, tenant: str, fingerprint: str) -> AnswerRun:
+    async def _resumed(self, http: HttpRequest, last: EventId, asked: "Asked", id_prefix: str) -> AnswerRun:
+        tenant: str = http.state.tenant
+
         def check(record: AnswerRecord) -> None:
             if record.tenant != tenant:
                 raise UnknownAnswer(last.answer_id, "Last-Event-ID")
-            if record.fingerprint != fingerprint:
+            if record.fingerprint != asked.fingerprint:
                 raise AnswerMismatch(last.answer_id)
-            if len(record.request_ids) != len(last.seen):
-                problem = f"counts blocks of {len(last.seen)} choices; there are {len(record.request_ids)}."
-                raise InvalidField("Last-Event-ID", problem)
+            _check_choices(len(record.request_ids), last)
 
         run = await self.answers.join(last.answer_id, check)
-        if run is None:
+        if run is not None:
+            return run
+        if not last.answer_id.startswith(id_prefix):
             raise UnknownAnswer(last.answer_id, "Last-Event-ID")
-        return run
+        # Forgotten: made again, from the first block on, and shown from where the client stopped.
+        origin, _ = self.origin(http, id_prefix)
+        origin = replace(origin, completion_id=last.answer_id, fresh_seed=last.seed)
+        content = asked.content(origin)
+        _check_choices(len(content.requests), last)
+        return await self.answers.begin(
+            content.record(last.answer_id, tenant, asked.fingerprint, False), content
+        )
 
     async def _respond(
         self, http: HttpRequest, body: GenerationBody, shape: Shape, run: AnswerRun, reader: Reader
@@ -181,6 +190,11 @@ class Asked:
     fingerprint: str
     content: Callable[[Origin], AnswerContent]
     background: bool = False
+
+
+def _check_choices(count: int, last: EventId) -> None:
+    if count != len(last.seen):
+        raise InvalidField("Last-Event-ID", f"counts blocks of {len(last.seen)} choices; there are {count}.")
 
 
 async def exhaust(reader: Reader) -> None:

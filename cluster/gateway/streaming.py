@@ -102,7 +102,7 @@ class ChunkStream:
             chunk |= self.generation.totals()
         # A canvas is not acknowledged: it is not sent again.
         numbered = self.numbered and isinstance(delta, TextDelta)
-        event_id = EventId(self.generation.completion_id, tuple(self.reader.seen))
+        event_id = EventId(self.generation.completion_id, tuple(self.reader.seen), self.generation.seed)
         return encode(chunk, event_id=str(event_id) if numbered else None)
 
 

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -116,5 +117,18 @@ def test_serve_refuses_a_directory_that_is_no_model(tmp_path: Path) -> None:
 
 def test_chat_says_when_nobody_serves(unused_tcp_port: int) -> None:
     answer = easel("chat", "hi", "--url", f"http://127.0.0.1:{unused_tcp_port}")
+    assert answer.exit_code == 1
+    assert "is `easel serve` running there?" in answer.stderr
+
+
+def test_a_key_comes_with_its_hash() -> None:
+    made, digest = (line.split()[1] for line in easel("key").output.splitlines())
+    assert made.startswith("easel-")
+    assert digest == sha256(made.encode()).hexdigest()
+    assert easel("key").output.split()[1] != made
+
+
+def test_bench_says_when_nobody_serves(unused_tcp_port: int) -> None:
+    answer = easel("bench", f"http://127.0.0.1:{unused_tcp_port}")
     assert answer.exit_code == 1
     assert "is `easel serve` running there?" in answer.stderr

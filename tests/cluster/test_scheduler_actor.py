@@ -130,6 +130,17 @@ async def test_epochs_grow_without_a_journal_and_across_a_restart() -> None:
     assert (await world.actor.status())["journal"] == "degraded"
 
 
+async def test_only_calls_that_are_under_way_are_known() -> None:
+    world = World()
+    placing = asyncio.ensure_future(world.actor.place(a_ticket("r")))
+    await settle()
+    assert await world.actor.is_placing("r")
+    assert not await World().actor.is_placing("r")
+    await world.actor.digest(a_digest("a", 1))
+    await placing
+    assert not await world.actor.is_placing("r")
+
+
 async def test_a_clock_that_was_put_back_makes_no_lease_older_than_the_last() -> None:
     world = World(wall=7200.0)
     await world.actor.digest(a_digest("a", 1, slots=9))

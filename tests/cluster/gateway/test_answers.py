@@ -131,10 +131,11 @@ async def test_another_gateway_s_answer_is_followed_while_it_is_driven() -> None
 @pytest.mark.parametrize(
     ("header", "status", "code"),
     [
-        ("chatcmpl-nobody/1", 404, "answer_not_found"),
-        ("chatcmpl-id0/1.1", 400, "invalid_value"),
+        ("cmpl-nobody/1/7", 404, "answer_not_found"),
+        ("chatcmpl-id0/1.1/7", 400, "invalid_value"),
         ("chatcmpl-id0", 400, "invalid_value"),
-        ("chatcmpl-id0/-1", 400, "invalid_value"),
+        ("chatcmpl-id0/1", 400, "invalid_value"),
+        ("chatcmpl-id0/-1/7", 400, "invalid_value"),
         ("chatcmpl-id0/" + "9" * 99, 400, "invalid_value"),
     ],
 )
@@ -144,6 +145,17 @@ async def test_an_event_id_that_is_none_is_refused(header: str, status: int, cod
     answer = await post(gateway.app, CHAT, BODY, **{"Last-Event-ID": header})
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (status, code, "Last-Event-ID")
+
+
+@pytest.mark.parametrize("seen", range(1, BLOCKS))
+async def test_an_answer_that_the_journal_forgot_is_made_again_from_its_seed(seen: int) -> None:
+    events = await cut(Cluster(story).gateway("A", hold_after=seen), BODY, seen)
+    other = Cluster(story).gateway("B")
+    rest = await post(other.app, CHAT, BODY, **{"Last-Event-ID": event_id(events[-1])})
+    assert texts(chunks_in("\n\n".join([*events, ""]) + rest.text)) == {0: STORY}
+    (request,) = other.backend.requests
+    answer_id, _, seed = event_id(events[-1]).split("/")
+    assert (request.request_id, request.sampling.seed) == (f"{answer_id}-0", int(seed))
 
 
 async def test_only_the_body_that_began_an_answer_goes_on_with_it() -> None:
@@ -157,7 +169,7 @@ async def test_only_the_body_that_began_an_answer_goes_on_with_it() -> None:
 async def test_an_answer_that_is_away_with_the_journal_is_a_503() -> None:
     gateway = Cluster(story).gateway("A")
     gateway.store.away = True
-    answer = await post(gateway.app, CHAT, BODY, **{"Last-Event-ID": "chatcmpl-id0/1"})
+    answer = await post(gateway.app, CHAT, BODY, **{"Last-Event-ID": "chatcmpl-id0/1/7"})
     assert answer.status_code == 503
 
 

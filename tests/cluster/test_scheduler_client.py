@@ -1,0 +1,61 @@
+"""A call that the scheduler's death swallowed is made again."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from easel.cluster.errors import SchedulerLost
+from easel.cluster.scheduler_client import watched
+from easel.scheduler.admission import AdmissionTicket
+from easel.scheduler.messages import Placement
+
+pytestmark = pytest.mark.asyncio
+
+TICKET = AdmissionTicket("r", prompt_tokens=4, max_tokens=8)
+
+
+@dataclass(slots=True)
+class Method:
+    """Like a method of an actor's handle."""
+
+    answers: "list[asyncio.Future[object]]"
+
+    def remote(self, *_: object) -> "asyncio.Future[object]":
+        return self.answers.pop(0)
+
+
+def told(value: object) -> "asyncio.Future[object]":
+    answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    answer.set_result(value)
+    return answer
+
+
+@dataclass(slots=True)
+class Actor:
+    place: Method
+    is_placing: Method = field(default_factory=lambda: Method([]))
+
+
+async def test_a_call_that_is_known_is_waited_for() -> None:
+    answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    actor = Actor(Method([answer]), Method([told(True), told(True), told(True)]))
+    placing = asyncio.ensure_future(watched(actor, TICKET, pause_seconds=0.001))
+    while len(actor.is_placing.answers) > 1:
+        await asyncio.sleep(0)
+    placement = Placement("r", "a", 1)
+    answer.set_result(placement)
+    assert await placing == placement
+
+
+async def test_a_call_that_nobody_knows_is_lost() -> None:
+    never: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    with pytest.raises(SchedulerLost):
+        await watched(Actor(Method([never]), Method([told(False)])), TICKET, pause_seconds=0.001)
+
+
+async def test_a_scheduler_that_does_not_say_counts_as_lost() -> None:
+    never: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    silent: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    with pytest.raises(SchedulerLost):
+        await watched(Actor(Method([never]), Method([silent])), TICKET, pause_seconds=0.001)
