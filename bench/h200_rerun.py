@@ -72,7 +72,13 @@ def dry_loop(kind: LoopKind, replica: Replica) -> StepLoop:
 def ragged_on_cpu() -> Generator[None]:
     """Rows are laid out as a GPU's kernel reads them, and attended by its definition."""
 
-    def layout(rows: Sequence[AttentionRow], page_size: int, device: torch.device) -> AttentionLayout:
+    def layout(
+        rows: Sequence[AttentionRow],
+        page_size: int,
+        device: torch.device,
+        *,
+        fixed: bool,  # noqa: ARG001  nothing is padded
+    ) -> AttentionLayout:
         return AttentionLayout((), ragged_rows(rows, page_size, device))
 
     with ExitStack() as stack:

@@ -17,14 +17,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from easel.kernels.attention_layout import (
+    CAUSAL_TILE,
     GROUP_KEYS,
     AttentionLayout,
     AttentionRow,
     RowGroup,
     attention_layout,
 )
+from easel.kernels.row_tiles import ROW_TILE
 
 __all__ = [
+    "CAUSAL_TILE",
     "GROUP_KEYS",
     "AttentionLayout",
     "AttentionRow",
@@ -94,7 +97,7 @@ def reference_canvas_attention(
 def _stored_tokens(row: AttentionRow, page_size: int) -> list[int]:
     within = [page * page_size + offset for page in row.pages for offset in range(page_size)]
     first, count = row.canvas
-    return [*within[row.skip : row.skip + row.prefix], *range(first, first + count)]
+    return [*within[row.skip : row.skip + row.paged], *range(first, first + count)]
 
 
 def _attend(
@@ -115,9 +118,37 @@ def _attend(
     mask = group.mask
     if mask is not None and mask.shape[2] > 1:
         mask = mask.repeat(1, 1, share, 1)
-    found = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scale)
+    found = (_fixed if group.fixed else _dense)(queries, keys, values, mask, scale)
     found = found.view(group.rows, kv_heads, share, group.length, dim).permute(0, 3, 1, 2, 4)
     out.view(group.rows, group.length, kv_heads, share, dim).copy_(found)
+
+
+def _dense(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+
+
+def _fixed(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """The same with whole tiles of queries, so that a query's result depends on its row alone.
+
+    q [rows, kv_heads, queries, d]. In dtypes narrower than float32 a call takes one row, since torch may
+    lay keys out anew for many; and it takes two if there is one head, whose product threads would cut.
+    """
+    rows, heads, count, _ = q.shape
+    missing = -count % ROW_TILE
+    if missing:
+        q = F.pad(q, (0, 0, 0, missing))
+        mask = mask if mask is None or mask.shape[2] == 1 else F.pad(mask, (0, 0, 0, missing), value=True)
+    if rows > 1 and q.dtype != torch.float32:
+        found = torch.empty_like(q[:, :, :count])
+        for one in range(rows):
+            own = slice(one, one + 1)
+            of_row = None if mask is None else mask[own]
+            found[own] = _fixed(q[own], k[own], v[own], of_row, scale)[:, :, :count]
+        return found
+    if rows * heads == 1 and torch.get_num_threads() > 1:
+        q, k, v = (tensor.expand(2, -1, -1, -1) for tensor in (q, k, v))
+        mask = None if mask is None else mask.expand(2, -1, -1, -1)
+    return _dense(q, k, v, mask, scale)[:rows, :, :count]
 
 
 def _keys(group: RowGroup, fresh: Tensor, store: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ those in the store, then the row's own. Its running maximum and sum are those of
 (Milakov and Gimelshein, 2018, arXiv:1805.02867), in float32.
 
 Tiles are counted from the row's first query and first key, and their sizes depend on the shape of the
-heads alone: a row's result does not depend on what else is in the batch.
+heads alone: a row's result does not depend on what else is in the batch. Where a causal row's own keys are
+read from the store, those of a query are cut into tiles alike whichever row the query is in.
 """
 
 from collections.abc import Mapping
@@ -175,6 +176,13 @@ def _row_of(tile, table, rows, queries: tl.constexpr):
 
 
 @triton.jit
+def _paged(row):
+    """Keys of a row that are in pages: see AttentionRow.paged."""
+    own = (tl.load(row + CAUSAL) != 0) & (tl.load(row + FRESH) + tl.load(row + CANVAS_KEYS) == 0)
+    return tl.load(row + PREFIX) + tl.where(own, tl.load(row + LENGTH), 0)
+
+
+@triton.jit
 def _sight(query, row):
     """The oldest and the newest key that each query may see, were there enough of them."""
     position = tl.load(row + PREFIX) + query
@@ -190,7 +198,7 @@ def _over_store(
     members: tl.constexpr, block: tl.constexpr, wide: tl.constexpr, widen: tl.constexpr,
 ):  # fmt: skip
     """Attend to the prefix in its pages, then to the canvas; returns the state of online softmax."""
-    prefix, skip = tl.load(row + PREFIX), tl.load(row + SKIP)
+    prefix, skip = _paged(row), tl.load(row + SKIP)
     pages, canvas = tables + tl.load(row + PAGES), tl.load(row + CANVAS)
     end = tl.minimum(prefix + tl.load(row + CANVAS_KEYS), tl.max(newest, axis=0) + 1)
     best = tl.full((members,), float("-inf"), tl.float32)
@@ -214,7 +222,7 @@ def _over_own(
     best, total, sums, dim: tl.constexpr, block: tl.constexpr, wide: tl.constexpr, widen: tl.constexpr,
 ):  # fmt: skip
     """Attend to the row's fresh keys, if it has any."""
-    start, stored = tl.load(row + START), tl.load(row + PREFIX) + tl.load(row + CANVAS_KEYS)
+    start, stored = tl.load(row + START), _paged(row) + tl.load(row + CANVAS_KEYS)
     fresh = tl.load(row + LENGTH) * tl.load(row + FRESH)
     end = tl.minimum(fresh, tl.max(newest, axis=0) + 1 - stored)
     begin = tl.maximum(tl.min(oldest, axis=0) - stored, 0)

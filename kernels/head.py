@@ -117,11 +117,20 @@ def filtered_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     """softmax(logits / temperature), then top-k, then top-p (Holtzman et al., 2020), renormalised.
 
     logits [n, vocabulary]; returns float64. Top-p keeps the fewest most probable tokens whose
-    mass reaches p; at least one token is always kept.
+    mass reaches p; at least one token is always kept. A row that neither cuts is left as it is,
+    whatever the others ask for.
     """
     probability = (logits.double() / sampling.temperature.double()[:, None]).softmax(-1)
-    if bool((sampling.top_k == 0).all()) and bool((sampling.top_p >= 1.0).all()):
-        return probability
+    rows = ((sampling.top_k > 0) | (sampling.top_p < 1.0)).nonzero().squeeze(-1)
+    if len(rows) == len(probability):
+        return _cut(probability, sampling)
+    if len(rows):
+        probability[rows] = _cut(probability[rows], sampling.rows(rows))
+    return probability
+
+
+def _cut(probability: Tensor, sampling: Sampling) -> Tensor:
+    """Probabilities [n, vocabulary] after top-k and top-p; overwrites them."""
     ordered, order = probability.sort(dim=-1, descending=True, stable=True)
     rank = torch.arange(ordered.shape[-1], device=ordered.device)
     top_k = torch.where(sampling.top_k == 0, ordered.shape[-1], sampling.top_k)

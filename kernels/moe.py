@@ -2,7 +2,8 @@
 
 On a GPU four Triton launches do it, or `torch.nn.functional.grouped_mm` between two of them; nothing
 waits for the device there. Elsewhere few tokens go through grouped_mm too; of many, an expert's are
-multiplied at once, and experts without tokens are not read.
+multiplied at once, and experts without tokens are not read. `fixed` keeps a token's result, to the last
+bit, from depending on the others: an expert's rows are whole tiles, see row_tiles.py.
 """
 
 from enum import Enum
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from easel.kernels.linear import linear
 from easel.kernels.moe_router import (
     grouped_sigmoid_router,
     reference_grouped_sigmoid_router,
@@ -21,6 +23,7 @@ from easel.kernels.moe_router import (
 from easel.kernels.moe_routes import Routes, route, weighted_sum
 from easel.kernels.moe_scales import ExpertScales, dequantised
 from easel.kernels.row_stats import has_triton
+from easel.kernels.row_tiles import ROW_TILE
 
 __all__ = [
     "Activation",
@@ -57,6 +60,8 @@ def expert_mlp(
     down: Tensor,
     activation: Activation,
     scales: ExpertScales | None = None,
+    *,
+    fixed: bool = False,
 ) -> Tensor:
     """Weighted sum of each token's experts.
 
@@ -69,21 +74,24 @@ def expert_mlp(
     | down    | [E, h, I]  | the same                                                 |
 
     Returns [n, h] of x's dtype. A token's experts are summed in float32 by ascending number, whatever
-    else is in the batch. Raises ValueError for shapes that do not fit.
+    else is in the batch; with `fixed` its products too are independent of it. Raises ValueError for
+    shapes that do not fit.
     """
     _check(x, index, weight, gate_up, down, scales)
     if has_triton(x):
         # Imported here: triton is only where there is a GPU.
         from easel.kernels import moe_triton  # noqa: PLC0415
 
-        if suits_grouped_mm(x, index.numel(), gate_up, down):
+        if not fixed and suits_grouped_mm(x, index.numel(), gate_up, down):
             routes = moe_triton.sorted_pairs(index, len(gate_up))
             products = _grouped_products(x, routes, gate_up, down, activation)
             return moe_triton.summed_products(products, routes, weight)
         return moe_triton.fused_experts(x, index, weight, gate_up, down, activation, scales)
     if scales is None and index.numel() <= GROUPED_ON_CPU and _dense_rows(x, gate_up, down):
-        return _in_one_call(x, index, weight, gate_up, down, activation)
-    return _by_expert(x, index, weight, gate_up, down, activation, scales)
+        routes = route(index, len(gate_up), ROW_TILE if fixed else 1)
+        products = _grouped_products(x, routes, gate_up, down, activation, fixed=fixed)
+        return weighted_sum(products, routes, weight).to(x.dtype)
+    return _by_expert(x, index, weight, gate_up, down, activation, scales, fixed=fixed)
 
 
 def expert_mlp_static(
@@ -94,24 +102,20 @@ def expert_mlp_static(
     down: Tensor,
     activation: Activation,
     scales: ExpertScales | None = None,
+    *,
+    fixed: bool = False,
 ) -> Tensor:
     """`expert_mlp` in plain torch operations that depend on no value: for a step that is recorded.
 
-    Takes copies of the weights where they are float8, or where h or I is no multiple of 16 bytes.
+    Takes copies of the weights where they are float8, or where h or I is no multiple of 16 bytes. `fixed`
+    holds for activations only: how many rows an expert has depends on values, and so do its tiles.
     """
     _check(x, index, weight, gate_up, down, scales)
     if scales is not None:
         gate_up = dequantised(gate_up, scales.gate_up, x.dtype)
         down = dequantised(down, scales.down, x.dtype)
-    return _in_one_call(x, index, weight, gate_up, down, activation)
-
-
-def _in_one_call(
-    x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor, activation: Activation
-) -> Tensor:
-    """All experts by grouped_mm, in torch operations that depend on no value."""
     routes = route(index, len(gate_up))
-    products = _grouped_products(x, routes, gate_up, down, activation)
+    products = _grouped_products(x, routes, gate_up, down, activation, fixed=fixed)
     return weighted_sum(products, routes, weight).to(x.dtype)
 
 
@@ -135,16 +139,34 @@ def _dense_rows(x: Tensor, gate_up: Tensor, down: Tensor) -> bool:
     return x.dtype == gate_up.dtype == down.dtype and not any(rows)
 
 
-def gated(gate_up: Tensor, activation: Activation) -> Tensor:
-    """activation(gate) * up of [..., 2I], the gate's half first. Returns [..., I]."""
+def gated(gate_up: Tensor, activation: Activation, *, fixed: bool = False) -> Tensor:
+    """activation(gate) * up of [..., 2I], the gate's half first. Returns [..., I].
+
+    With `fixed` an element's result does not depend on where torch's threads cut the rest.
+    """
     if has_triton(gate_up) and gate_up.ndim == 2 and gate_up.is_contiguous():
         from easel.kernels.moe_triton import fused_gated  # noqa: PLC0415
 
         return fused_gated(gate_up, activation)
     gate, up = gate_up.chunk(2, dim=-1)
+    if fixed:
+        return _by_exponential(gate.float(), activation).to(gate_up.dtype).mul_(up)
     if activation is Activation.SILU:
         return F.silu(gate).mul_(up)
     return F.gelu(gate, approximate="tanh").mul_(up)
+
+
+def _by_exponential(gate: Tensor, activation: Activation) -> Tensor:
+    """The activation of a float32 gate, which is gate / (1 + e^−t), t the gate itself or GELU's 2u.
+
+    torch's own take another exponential for what is left of their vectors, and threads cut anywhere.
+    """
+    if activation is Activation.SILU:
+        turned = gate.neg()
+    else:  # 2·√(2/π)·(x + 0.044715·x³)
+        turned = (gate * gate).mul_(-0.07135481282552557).sub_(1.5957691216057308).mul_(gate)
+    turned.exp_().add_(1.0)
+    return torch.div(gate, turned, out=turned)
 
 
 def reference_expert_mlp(
@@ -179,6 +201,8 @@ def _by_expert(
     down: Tensor,
     activation: Activation,
     scales: ExpertScales | None,
+    *,
+    fixed: bool,
 ) -> Tensor:
     """One expert after another, of those that have tokens."""
     order = index.flatten().argsort(stable=True)
@@ -193,19 +217,20 @@ def _by_expert(
         if scales is not None:
             first = dequantised(first, scales.gate_up[expert], x.dtype)
             second = dequantised(second, scales.down[expert], x.dtype)
-        inner = gated(F.linear(x[token[rows]], first), activation)
-        out.index_add_(0, token[rows], F.linear(inner, second).float().mul_(share[rows]))
+        product = linear if fixed else F.linear
+        inner = gated(product(x[token[rows]], first), activation, fixed=fixed)
+        out.index_add_(0, token[rows], product(inner, second).float().mul_(share[rows]))
         start += count
     return out.to(x.dtype)
 
 
 def _grouped_products(
-    x: Tensor, routes: Routes, gate_up: Tensor, down: Tensor, activation: Activation
+    x: Tensor, routes: Routes, gate_up: Tensor, down: Tensor, activation: Activation, *, fixed: bool = False
 ) -> Tensor:
-    """What each pair's expert makes of its token, [n·k, h] by place."""
-    chosen = len(routes.pair) // max(len(x), 1)
+    """What each pair's expert makes of its token, [places, h]."""
+    chosen = len(routes.place) // max(len(x), 1)
     given = x.index_select(0, routes.pair // max(chosen, 1))
-    inner = gated(_grouped_linear(given, gate_up, routes.ends), activation)
+    inner = gated(_grouped_linear(given, gate_up, routes.ends), activation, fixed=fixed)
     return _grouped_linear(inner, down, routes.ends)
 
 

@@ -46,7 +46,8 @@ def grouped_sigmoid_router(
 
         chosen_of = chosen, groups, groups_chosen, scale
         return fused_grouped_sigmoid_router(logits.contiguous(), bias.contiguous(), *chosen_of)
-    affinity = logits.float().sigmoid()
+    # Not sigmoid(): what is left of its vectors goes through another exponential than the rest.
+    affinity = logits.float().neg().exp_().add_(1.0).reciprocal_()
     rank = (affinity + bias.float()).view(-1, groups, experts // groups)
     group_rank = rank.topk(min(2, experts // groups), dim=-1).values.sum(-1)
     left_out = torch.ones_like(group_rank, dtype=torch.bool)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from easel.kernels.row_stats import has_triton
+from easel.kernels.row_tiles import row_product
 from easel.kernels.tile_walk import walk
 from easel.kernels.tiles import ROWS, Head, RowStats
 
@@ -109,7 +110,7 @@ class SoftSum:
         before, now = (self.highest - leader).exp_(), (highest - leader).exp_()
         self.highest = leader
         self.total.mul_(before).addcmul_(now, weights.sum(-1))
-        part = (weights.to(dtype) @ self.embedding[tokens]).float()
+        part = row_product(weights.to(dtype), self.embedding[tokens]).float()
         self.sums.mul_(before[:, None]).add_(part.mul_(now[:, None]))
 
     def mean(self) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from easel.kernels.head import CHUNK_ELEMENTS, Sampling, drawn_tokens, filtered_probabilities
 from easel.kernels.row_stats import has_triton, row_stats
+from easel.kernels.row_tiles import row_product
 from easel.kernels.soft_embedding import (
     Candidates,
     SoftSum,
@@ -166,7 +167,7 @@ def _tiled(
 def _of_logits(z: Tensor, embedding: Tensor, draw: SoftDraw) -> SoftStats:
     """From whole distributions, of logits z [n, vocabulary] float32, which is overwritten."""
     narrow = z.to(embedding.dtype).softmax(-1, dtype=torch.float32).to(embedding.dtype)
-    soft = (narrow @ embedding).mul_(embedding_root(embedding))
+    soft = row_product(narrow, embedding).mul_(embedding_root(embedding))
     highest, best = z.max(dim=-1)
     probability = _cut(z, draw)
     shifted = z.sub_(highest[:, None])

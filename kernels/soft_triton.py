@@ -4,7 +4,8 @@
 
 The definition is `reference_soft_embed`. A span's weights e^(s − highest) are written once, in the dtype of
 the embedding, and then multiplied with it: as narrow a table as keeps all of a GPU busy, in place of
-[rows, vocabulary]. Rounding is that of `SoftSum`. Spans are summed in one order, without atomics.
+[rows, vocabulary]. Rounding is that of `SoftSum`. A span's sums go on from the last one's, without atomics:
+how wide spans are changes no bit.
 """
 
 import torch
@@ -98,8 +99,8 @@ def _accumulate(
     if tl.max(there.to(tl.int32), 0) > 0:
         to = row.to(tl.int64)[:, None] * width + column[None, :]
         inside = there[:, None] & in_width[None, :]
-        part = tl.zeros((block_rows, block_tokens), tl.float32)
-        added = tl.zeros((block_rows,), tl.float32)
+        part = tl.load(sums + to, mask=inside, other=0.0)
+        added = tl.load(total + row, mask=there, other=0.0)
         for start in range(first, end, block_width):
             token = start + tl.arange(0, block_width)
             e = tl.load(
@@ -116,6 +117,6 @@ def _accumulate(
                 e, w = e.to(tl.float32), w.to(tl.float32)
             part = tl.dot(e, w, part, input_precision="ieee")
             added += tl.sum(e.to(tl.float32), 1)
-        tl.store(sums + to, tl.load(sums + to, mask=inside, other=0.0) + part, mask=inside)
+        tl.store(sums + to, part, mask=inside)
         if tl.program_id(1) == 0:
-            tl.store(total + row, tl.load(total + row, mask=there, other=0.0) + added, mask=there)
+            tl.store(total + row, added, mask=there)

@@ -8,13 +8,12 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from easel.kernels.linear import linear
 
 TILE = 1024  # tokens; a multiple of 4
 ROWS = 256  # positions whose tile of logits is held at a time
 ROWS_ON_GPU = 2048  # positions of one launch: what is kept of their tiles is up to 64 MiB at 262,144 tokens
-# MKL multiplies fewer rows by another routine, whose sums differ in the last bits.
-LEAST_ROWS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +41,7 @@ class Head:
 
         The forbidden token has one as well: see `forbid`.
         """
-        weight, count = self.weight if tokens is None else self.weight[tokens], len(hidden)
-        if 0 < count < LEAST_ROWS:
-            hidden = F.pad(hidden, (0, 0, 0, LEAST_ROWS - count))
-        s = F.linear(hidden, weight).float()
-        if len(s) != count:
-            s = s[:count]
+        s = linear(hidden, self.weight if tokens is None else self.weight[tokens]).float()
         if self.softcap:
             s.div_(self.softcap).tanh_().mul_(self.softcap)
         if temperature is not None:

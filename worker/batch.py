@@ -79,7 +79,9 @@ def build_batch(
         tokens=tokens,
         positions=positions,
         layouts=tuple(
-            attention_layout([piece.rows[group] for piece in pieces], geometry.page_size, device)
+            attention_layout(
+                [piece.rows[group] for piece in pieces], geometry.page_size, device, fixed=geometry.fixed
+            )
             for group in groups
         ),
         written=written,

@@ -28,6 +28,7 @@ class EngineConfig:
     quantise: str = "none"  # none or fp8: what matrices of a model that is not quantised become on loading
     pack_weights: str = "auto"  # auto, always or never: a CPU's matrices in oneDNN's own order
     device: str = "cpu"  # auto, cpu or cuda
+    batch_invariant: str = "auto"  # auto, always or never: a row's bits do not depend on its neighbours
     threads: int | None = None  # of the CPU; None leaves torch's choice
     refresh_limit: int = 2048  # refresh tokens of one step, whatever a policy allows; memory is kept for them
     loop: LoopKind = LoopKind.HOST

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from easel.kernels.attention import CAUSAL_TILE
 from easel.scheduler.messages import ReplicaShape
 from easel.scheduler.phase import SequenceLayout
 from easel.scheduler.window import longest_write
@@ -20,6 +21,7 @@ class LargestBatch:
     prefixes: int  # tokens that all canvases can see; of a page that several share, each counts its own
     longest_causal: int  # queries of the longest causal row; 0: there are none
     causal_tokens: int  # queries of all causal rows
+    tiles: int = 0  # rows that causal ones are cut into in batch-invariant mode
 
     @classmethod
     def of(cls, shape: ReplicaShape) -> "LargestBatch":
@@ -46,6 +48,7 @@ class LargestBatch:
             prefixes=min(shape.slots * longest, pool),
             longest_causal=causal,
             causal_tokens=written if causal else 0,
+            tiles=written // CAUSAL_TILE + rows if causal else 0,
         )
 
     def keys(self, window: int | None) -> int:
@@ -53,4 +56,5 @@ class LargestBatch:
         seen = self.longest_prefix if window is None else min(self.longest_prefix, window)
         pages = -(-seen // self.page_size)
         padded = self.page_size * (1 << (pages - 1).bit_length()) if pages else 0
-        return padded + max(self.block, self.longest_causal)
+        # A causal row's first and last tile may reach beyond what its queries see.
+        return padded + max(self.block, self.longest_causal) + (2 * CAUSAL_TILE if self.tiles else 0)

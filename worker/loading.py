@@ -13,6 +13,7 @@ from easel.worker.config import EngineConfig, LoopKind
 from easel.worker.device import choose_device, choose_dtype, choose_storage, cpu_features
 from easel.worker.engine import Engine
 from easel.worker.footprint import Footprint
+from easel.worker.invariance import choose_invariance
 from easel.worker.loops import spare_slots, step_loop
 from easel.worker.model_info import ModelInfo
 from easel.worker.models.backbone import Backbone, BackboneConfig
@@ -45,13 +46,15 @@ def load_engine(
     storage = choose_storage(config, device, dtype, cpu_features())
     footprint = Footprint.of(sketch, config, dtype, storage, device=device)
     shape = allocation(footprint, device).shape
+    fixed = choose_invariance(config, device, dtype, float8=bool(footprint.plan.float8))
+    dimensions = sketch.dimensions.with_fixed_tiles() if fixed else sketch.dimensions
     build = definition_of(sketch.info.architecture).build
-    model = build(sketch.dimensions, load_parameters(path, footprint.plan, dtype, device, progress))
+    model = build(dimensions, load_parameters(path, footprint.plan, dtype, device, progress))
     return Engine(
         model=sketch.info,
         shape=shape,
         scheduler=LocalScheduler(shape, compose_policy=config.compose_policy, policy=config.policy),
-        runner=_runner(sketch.info, sketch.dimensions, shape, model, config.loop, clock),
+        runner=_runner(sketch.info, dimensions, shape, model, config.loop, clock, fixed=fixed),
         clock=clock,
     )
 
@@ -63,6 +66,8 @@ def _runner(
     model: Backbone,
     loop: LoopKind,
     clock: Callable[[], float],
+    *,
+    fixed: bool,
 ) -> Runner:
     state = allocate_state(info, dimensions, shape, model, spare_slots(loop))
     machine = Machine(model, state.cache, state.registers, state.denoiser)
@@ -77,6 +82,7 @@ def _runner(
             windows=tuple(group.window for group in dimensions.kv_groups),
             canvas_base=tuple(count - canvases for count in store_tokens(shape, dimensions)),
             shift=info.family.shift,
+            fixed=fixed,
         ),
         loop=step_loop(loop, machine, shape, dimensions),
         clock=clock,

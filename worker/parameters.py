@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from easel.kernels.fp8 import FLOAT8, Fp8Weight
-from easel.kernels.linear import PackedWeight, Weight, packed_numbers
+from easel.kernels.linear import PackedWeight, TiledWeight, Weight, packed_numbers
 from easel.kernels.moe_scales import ExpertScales
 
 # What most of a forward's time goes into. Head, embedding and routers keep their dtype whatever a matrix's.
@@ -86,9 +86,11 @@ def expert_scales_of(parameters: Mapping[str, Tensor], prefix: str) -> ExpertSca
     return None if gate_up is None or down is None else ExpertScales(gate_up, down)
 
 
-def weight_of(parameters: Mapping[str, Tensor], name: str) -> Weight:
-    """A matrix in the form that it was loaded in."""
+def weight_of(parameters: Mapping[str, Tensor], name: str, *, tiled: bool = False) -> Weight:
+    """A matrix in the form that it was loaded in; `tiled` pins the shape of its product's tiles on a GPU."""
     numbers, scale = parameters[name], parameters.get(scale_of(name))
     if scale is not None:
         return Fp8Weight(numbers, scale)
-    return PackedWeight(numbers) if numbers.is_mkldnn else numbers
+    if numbers.is_mkldnn:
+        return PackedWeight(numbers)
+    return TiledWeight(numbers) if tiled and numbers.is_cuda else numbers

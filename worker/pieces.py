@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from easel.kernels.attention import AttentionRow
+from easel.kernels.attention import CAUSAL_TILE, AttentionRow
 from easel.scheduler.messages import Row
 from easel.scheduler.phase import SequenceLayout
 
@@ -19,6 +19,7 @@ class Geometry:
     windows: tuple[int | None, ...] = (None,)  # of each KV group
     canvas_base: tuple[int, ...] = (0,)  # per KV group, where the canvases' store tokens begin
     shift: int = 0  # 1: a token's prediction stands at the position before it
+    fixed: bool = False  # whether what a token comes to may not depend on what shares its forward
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,9 @@ def pieces_of(row: Row, geometry: Geometry, live: Sequence[int]) -> Iterator[Pie
     of which each reads the earlier ones from the pages they were just written to.
     """
     if row.kind.writes_pages:
+        if geometry.fixed and geometry.layout is SequenceLayout.CAUSAL:
+            yield from _tiles(row, geometry)
+            return
         step = geometry.block_length if geometry.layout is SequenceLayout.BLOCK_CAUSAL else row.length
         for at in range(0, row.length, step):
             yield _written(row, geometry, row.start + at, min(row.start + at + step, row.end))
@@ -55,13 +59,42 @@ def pieces_of(row: Row, geometry: Geometry, live: Sequence[int]) -> Iterator[Pie
         yield _canvas(row, geometry)
 
 
-def _written(row: Row, geometry: Geometry, start: int, end: int) -> Piece:
+def _tiles(row: Row, geometry: Geometry) -> Iterator[Piece]:
+    """A causal chunk cut where the sequence's tiles end, wherever it begins itself.
+
+    A piece sees its keys in the store, from a place that its tile implies: a token comes to the same
+    whichever chunk brings it.
+    """
+    start = row.start
+    while start < row.end:
+        end = min(start - start % CAUSAL_TILE + CAUSAL_TILE, row.end)
+        rows = tuple(_tile_row(row, geometry.page_size, window, start, end) for window in geometry.windows)
+        yield _written(row, geometry, start, end, rows)
+        start = end
+
+
+def _tile_row(row: Row, page_size: int, window: int | None, start: int, end: int) -> AttentionRow:
+    """The queries [start, end) of one tile, which see nothing before the first key of the tile's first."""
+    pages, first = _table(row, window)
+    tile = start - start % CAUSAL_TILE
+    oldest = 0 if window is None else max(0, tile - window + 1) // CAUSAL_TILE * CAUSAL_TILE
+    # Pages that the window has left are gone: no query of the piece sees them, and any page stands in.
+    gone = max(0, first - oldest // page_size)
+    skip = oldest - (first - gone) * page_size
+    return AttentionRow(
+        (*pages[:1] * gone, *pages), start - oldest, end - start, True, window, skip, fresh=False
+    )
+
+
+def _written(
+    row: Row, geometry: Geometry, start: int, end: int, rows: tuple[AttentionRow, ...] | None = None
+) -> Piece:
     causal = geometry.layout is SequenceLayout.CAUSAL
     return Piece(
         slot=row.slot,
         positions=range(start, end),
         tokens=row.tokens[start - row.start : end - row.start],
-        rows=_prefix_rows(row, geometry, start, end - start, causal=causal),
+        rows=rows or _prefix_rows(row, geometry, start, end - start, causal=causal),
         stored=tuple(
             _page_tokens(*_table(row, window), start, end, geometry.page_size) for window in geometry.windows
         ),

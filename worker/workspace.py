@@ -57,7 +57,7 @@ def _layout_bytes(batch: LargestBatch, group: KVGroup) -> int:
     # Canvases, and as many rows that commit; a row is padded by no more than others may be longer.
     padding = 2 * JOINED_TOKENS + batch.block
     apart = min(batch.canvases * single, 2 * batch.prefixes + batch.canvases * padding)
-    keys = 2 * apart + max(0, batch.rows - 2 * batch.canvases) * single
+    keys = 2 * apart + (max(0, batch.rows - 2 * batch.canvases) + batch.tiles) * single
     return keys * KEY_BYTES + batch.causal_tokens * single
 
 

@@ -51,7 +51,8 @@ def gpu_workspace_bytes(
 def _tables(batch: LargestBatch, groups: int) -> int:
     """The rows of each KV group as the attention kernel reads them."""
     pages = 2 * (batch.prefixes // batch.page_size + batch.rows)
-    return groups * INT32 * (batch.rows * len(ROW_FIELDS) + pages)
+    pages += batch.tiles * (batch.longest_prefix // batch.page_size + 2)
+    return groups * INT32 * ((batch.rows + batch.tiles) * len(ROW_FIELDS) + pages)
 
 
 def _attention(layer: LayerAnatomy, anatomy: Anatomy, itemsize: int) -> int:

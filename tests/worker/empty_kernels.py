@@ -40,9 +40,12 @@ class EmptyKernels:
             patch.setattr(f"easel.kernels.{user}.has_triton", _yes)
         patch.setattr("easel.worker.models.decoder.has_triton", _yes)
         patch.setattr("easel.kernels.moe.suits_grouped_mm", _yes)
+        patch.setattr("easel.kernels.linear.ROW_TILE", 1)  # rows are filled up on a CPU only
         patch.setattr("easel.worker.batch.attention_layout", self._layout)
 
-    def _layout(self, rows: Sequence[AttentionRow], page_size: int, device: torch.device) -> AttentionLayout:
+    def _layout(
+        self, rows: Sequence[AttentionRow], page_size: int, device: torch.device, *, fixed: bool
+    ) -> AttentionLayout:
         self.most_tokens = max(self.most_tokens, sum(row.length for row in rows))
         return AttentionLayout((), ragged_rows(rows, page_size, device))
 

@@ -152,7 +152,9 @@ def kernels_for(tape: Tape, patch: pytest.MonkeyPatch) -> Generator[None]:
     """Steps take the ways they take on a GPU. The kernels' definitions stand in for Triton's launches:
     like those they read their tensors when they are launched."""
 
-    def ragged(rows: Sequence[AttentionRow], page_size: int, device: torch.device) -> AttentionLayout:
+    def ragged(
+        rows: Sequence[AttentionRow], page_size: int, device: torch.device, *, fixed: bool
+    ) -> AttentionLayout:
         return AttentionLayout((), ragged_rows(rows, page_size, device))
 
     with patch.context() as patched:

@@ -20,6 +20,10 @@ class BackboneConfig(Protocol):
     @property
     def places(self) -> tuple[LayerPlace, ...]: ...  # of each layer
 
+    def with_fixed_tiles(self) -> "BackboneConfig":
+        """The same for a model whose rows come to the same bits whatever else is in a forward."""
+        ...
+
 
 class Backbone(Protocol):
     """A model without state: the prefix cache comes in with each forward."""

@@ -1,7 +1,7 @@
 """Dimensions of a pre-norm GQA decoder, and reading them from a Hugging Face `config.json`."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -58,6 +58,7 @@ class DecoderConfig:
     qkv_bias: bool
     experts: Experts | None = None
     dense_layers: int = 0  # leading layers without experts, of a model that has experts
+    fixed_tiles: bool = False  # products' tiles are of one shape, whatever the number of tokens
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
@@ -72,6 +73,9 @@ class DecoderConfig:
     @property
     def places(self) -> tuple[LayerPlace, ...]:
         return tuple(LayerPlace(0, index) for index in range(self.layers))
+
+    def with_fixed_tiles(self) -> "DecoderConfig":
+        return replace(self, fixed_tiles=True)
 
     def has_experts(self, layer: int) -> bool:
         return self.experts is not None and layer >= self.dense_layers

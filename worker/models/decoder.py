@@ -121,12 +121,17 @@ def _layer(config: DecoderConfig, parameters: Mapping[str, Tensor], index: int) 
     return DecoderLayer(
         place=config.places[index],
         input_norm=parameters[f"{prefix}input_norm"],
-        qkv=weight_of(parameters, f"{prefix}qkv"),
+        qkv=weight_of(parameters, f"{prefix}qkv", tiled=config.fixed_tiles),
         qkv_bias=parameters[f"{prefix}qkv_bias"] if config.qkv_bias else None,
         qk_norm=_qk_norm(config, parameters, prefix) if config.qk_norm else None,
-        out=weight_of(parameters, f"{prefix}out"),
+        out=weight_of(parameters, f"{prefix}out", tiled=config.fixed_tiles),
         mlp_norm=parameters[f"{prefix}mlp_norm"],
-        mlp=build_mlp(parameters, prefix, config.experts if config.has_experts(index) else None),
+        mlp=build_mlp(
+            parameters,
+            prefix,
+            config.experts if config.has_experts(index) else None,
+            fixed=config.fixed_tiles,
+        ),
     )
 
 

@@ -92,7 +92,7 @@ class DiffusionGemma:
         for start in range(0, batch.canvases.numel(), FED_AT_ONCE):
             some = slice(start, start + FED_AT_ONCE)
             at, part = batch.canvases.flatten()[some], None if soft is None else soft[some]
-            part = condition(x.index_select(0, at), part, self.conditioning, self.config.rms_norm_eps)
+            part = condition(x.index_select(0, at), part, self.conditioning, self.config)
             x.index_copy_(0, at, part)
         return x
 
@@ -153,8 +153,8 @@ def build_model(config: GemmaConfig, parameters: Mapping[str, Tensor]) -> Diffus
         embedding=embedding,
         conditioning=SelfConditioning(
             norm=parameters["conditioning.norm"],
-            gate_up=weight_of(parameters, "conditioning.gate_up"),
-            down=weight_of(parameters, "conditioning.down"),
+            gate_up=weight_of(parameters, "conditioning.gate_up", tiled=config.fixed_tiles),
+            down=weight_of(parameters, "conditioning.down", tiled=config.fixed_tiles),
         ),
         layers=tuple(_layer(config, parameters, index) for index in range(config.layers)),
         final_norm=parameters["final_norm"],
@@ -175,7 +175,8 @@ def _layer(config: GemmaConfig, parameters: Mapping[str, Tensor], index: int) ->
         "fed_norms": torch.stack(of("dense_norm", "expert_norm", "router_scale")),
         "expert_scales": expert_scales_of(parameters, prefix),
     }
-    made |= {name: weight_of(parameters, prefix + name) for name in ("qkv", "out", "gate_up", "down")}
+    for name in ("qkv", "out", "gate_up", "down"):
+        made[name] = weight_of(parameters, prefix + name, tiled=config.fixed_tiles)
     others = [part.name for part in fields(GemmaLayer) if part.name not in made]
     return GemmaLayer(**dict(zip(others, of(*others), strict=True)), **made)
 

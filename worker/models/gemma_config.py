@@ -1,7 +1,7 @@
 """DiffusionGemma's dimensions, and reading them from a Hugging Face `config.json`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from easel.worker.errors import CheckpointError
@@ -49,6 +49,7 @@ class GemmaConfig:
     rms_norm_eps: float
     canvas_length: int
     max_positions: int
+    fixed_tiles: bool = False  # products' tiles are of one shape, whatever the number of tokens
 
     @property
     def layers(self) -> int:
@@ -69,6 +70,9 @@ class GemmaConfig:
             LayerPlace(0 if full else 1, self.is_full[:index].count(full))
             for index, full in enumerate(self.is_full)
         )
+
+    def with_fixed_tiles(self) -> "GemmaConfig":
+        return replace(self, fixed_tiles=True)
 
     def attention(self, layer: int) -> AttentionShape:
         return self.full if self.is_full[layer] else self.sliding

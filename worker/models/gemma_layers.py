@@ -5,10 +5,9 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from easel.kernels.attention import canvas_attention
-from easel.kernels.linear import Weight, linear
+from easel.kernels.linear import TiledWeight, Weight, linear
 from easel.kernels.moe import Activation, ExpertScales, expert_mlp, gated, softmax_router
 from easel.kernels.norm import add_norms, rms_norm
 from easel.kernels.norm_rope import HeadRules, qknorm_rope_kvwrite
@@ -80,10 +79,12 @@ def frequencies(shape: AttentionShape) -> Tensor:
     return found
 
 
-def condition(x: Tensor, soft: Tensor | None, weights: SelfConditioning, eps: float) -> Tensor:
+def condition(x: Tensor, soft: Tensor | None, weights: SelfConditioning, config: GemmaConfig) -> Tensor:
     """Canvas embeddings x [n, h] with the last step's soft ones [n, h]; None: it is the first step."""
+    eps = config.rms_norm_eps
     if soft is not None:
-        x = x + _mlp(gemma_norm(soft, weights.norm, eps), weights.gate_up, weights.down)
+        normed = gemma_norm(soft, weights.norm, eps)
+        x = x + _mlp(normed, weights.gate_up, weights.down, fixed=config.fixed_tiles)
     return gemma_norm(x, None, eps)
 
 
@@ -104,7 +105,8 @@ def _feed(
     """The MLP and the experts side by side; they and the router read a norm of the residual each."""
     eps, weight = config.rms_norm_eps, layer.attention_norm
     x, normed = add_norms(x, attended, layer.fed_norms, eps, added_weight=weight, round_once=True)
-    dense = gemma_norm(_mlp(normed[0], layer.gate_up, layer.down), layer.dense_out_norm, eps)
+    dense = _mlp(normed[0], layer.gate_up, layer.down, fixed=config.fixed_tiles)
+    dense = gemma_norm(dense, layer.dense_out_norm, eps)
     sparse = gemma_norm(_experts(normed[1], normed[2], layer, config), layer.expert_out_norm, eps)
     x = x + gemma_norm(dense + sparse, layer.out_norm, eps)
     x *= layer.scalars[roles][:, None]
@@ -125,17 +127,19 @@ def _attention(h: Tensor, layer: GemmaLayer, given: LayerInput) -> Tensor:
     return linear(found.flatten(1), layer.out)
 
 
-def _mlp(x: Tensor, gate_up: Weight, down: Weight) -> Tensor:
-    return linear(gated(linear(x, gate_up), Activation.GELU_TANH), down)
+def _mlp(x: Tensor, gate_up: Weight, down: Weight, *, fixed: bool) -> Tensor:
+    return linear(gated(linear(x, gate_up), Activation.GELU_TANH, fixed=fixed), down)
 
 
 def _experts(x: Tensor, scaled: Tensor, layer: GemmaLayer, config: GemmaConfig) -> Tensor:
     """What the experts make of x [n, h]; the router reads `scaled` [n, h]."""
-    logits = F.linear(scaled * config.hidden_size**-0.5, layer.router)
+    fixed = config.fixed_tiles
+    router = TiledWeight(layer.router) if fixed else layer.router
+    logits = linear(scaled * config.hidden_size**-0.5, router)
     index, weight = softmax_router(logits, config.experts_chosen, renormalise=True)
     weight = weight * layer.expert_scale[index]
     matrices = layer.expert_gate_up, layer.expert_down
-    return expert_mlp(x, index, weight, *matrices, Activation.GELU_TANH, layer.expert_scales)
+    return expert_mlp(x, index, weight, *matrices, Activation.GELU_TANH, layer.expert_scales, fixed=fixed)
 
 
 def roles_of(batch: ForwardBatch) -> Tensor:

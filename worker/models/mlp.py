@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from easel.kernels.linear import Weight, linear
+from easel.kernels.linear import TiledWeight, Weight, linear
 from easel.kernels.moe import (
     Activation,
     ExpertScales,
@@ -42,10 +41,11 @@ class DenseMLP:
 
     gate_up: Weight  # [2 size, h]  the gate's rows first
     down: Weight  # [h, size]
+    fixed: bool = False  # whether a token's result may not depend on the others, to the last bit
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, h] to [n, h]."""
-        return linear(gated(linear(x, self.gate_up), Activation.SILU), self.down)
+        return linear(gated(linear(x, self.gate_up), Activation.SILU, fixed=self.fixed), self.down)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +59,31 @@ class ExpertMLP:
     down: Tensor  # [experts, h, size]
     scales: ExpertScales | None  # of float8 experts
     shared: DenseMLP | None
+    fixed: bool = False  # as of DenseMLP
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, h] to [n, h]."""
-        found = expert_mlp(x, *self.route(x), self.gate_up, self.down, Activation.SILU, self.scales)
+        matrices = self.gate_up, self.down
+        found = expert_mlp(x, *self.route(x), *matrices, Activation.SILU, self.scales, fixed=self.fixed)
         return found if self.shared is None else found.add_(self.shared.forward(x))
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The experts of each token [n, chosen] int64 and their weights [n, chosen] float32."""
         experts = self.experts
-        logits = F.linear(x.to(self.router.dtype), self.router)
+        router = TiledWeight(self.router) if self.fixed else self.router
+        logits = linear(x.to(self.router.dtype), router)
         if self.router_bias is None:
             return softmax_router(logits, experts.chosen, experts.renormalise)
         groups = experts.groups, experts.groups_chosen
         return grouped_sigmoid_router(logits, self.router_bias, experts.chosen, *groups, experts.scale)
 
 
-def build_mlp(parameters: Mapping[str, Tensor], prefix: str, experts: Experts | None) -> DenseMLP | ExpertMLP:
+def build_mlp(
+    parameters: Mapping[str, Tensor], prefix: str, experts: Experts | None, *, fixed: bool = False
+) -> DenseMLP | ExpertMLP:
     """A layer's MLP from parameters whose names begin with `prefix`."""
     if experts is None:
-        return _dense(parameters, prefix)
+        return _dense(parameters, prefix, fixed=fixed)
     grouped = experts.router is Router.GROUPED_SIGMOID
     return ExpertMLP(
         experts=experts,
@@ -87,9 +92,11 @@ def build_mlp(parameters: Mapping[str, Tensor], prefix: str, experts: Experts | 
         gate_up=parameters[f"{prefix}expert_gate_up"],
         down=parameters[f"{prefix}expert_down"],
         scales=expert_scales_of(parameters, prefix),
-        shared=_dense(parameters, f"{prefix}shared_") if experts.shared_size else None,
+        shared=_dense(parameters, f"{prefix}shared_", fixed=fixed) if experts.shared_size else None,
+        fixed=fixed,
     )
 
 
-def _dense(parameters: Mapping[str, Tensor], prefix: str) -> DenseMLP:
-    return DenseMLP(weight_of(parameters, f"{prefix}gate_up"), weight_of(parameters, f"{prefix}down"))
+def _dense(parameters: Mapping[str, Tensor], prefix: str, *, fixed: bool) -> DenseMLP:
+    gate_up, down = (weight_of(parameters, f"{prefix}{name}", tiled=fixed) for name in ("gate_up", "down"))
+    return DenseMLP(gate_up, down, fixed)
