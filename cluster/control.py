@@ -57,7 +57,7 @@ class ClusterControl:
         import ray
 
         try:
-            actor: Any = ray.get_actor(f"SERVE_REPLICA::{self.workers}#{replica_id}", _SERVE_NAMESPACE)
+            actor = cast(Any, ray).get_actor(f"SERVE_REPLICA::{self.workers}#{replica_id}", _SERVE_NAMESPACE)
         except ValueError:
             return  # it has ended already
         cast(Any, ray).kill(actor)
