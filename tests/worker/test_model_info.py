@@ -117,7 +117,7 @@ def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
     ("generation", "message"),
     [
         ({"commit_rule": "oracle"}, "'oracle' is not a valid CommitRule"),
-        ({"steps": 0}, "steps is 0; it must be at least 1"),
+        ({"steps": 0}, "steps is 0; it must be between 1 and 4096"),
         ({"confidence_threshold": "high"}, "could not convert"),
     ],
 )
