@@ -35,6 +35,7 @@ class Offered:
     seconds: list[float] = field(default_factory=list[float])  # of the admitted ones
     without_retry_after: int = 0  # refusals that do not say when to come back
     refusal_seconds: list[float] = field(default_factory=list[float])
+    unanswered: int = 0
 
     def take(self, response: httpx.Response, seconds: float) -> None:
         self.statuses[response.status_code] += 1
@@ -67,7 +68,11 @@ class Client:
         }
         headers = {} if self.deadline_ms is None else {DEADLINE_HEADER: str(self.deadline_ms)}
         began = time.perf_counter()
-        response = await self.http.post("/v1/chat/completions", json=body, headers=headers)
+        try:
+            response = await self.http.post("/v1/chat/completions", json=body, headers=headers)
+        except httpx.TransportError:
+            offered.unanswered += 1
+            return
         offered.take(response, time.perf_counter() - began)
 
     async def closed_loop(self, clients: int, seconds: float) -> float:
@@ -110,7 +115,7 @@ async def resident(root: int, samples: list[float], pause_seconds: float = 1.0) 
 
 async def measure(base_url: str, model: str, root: int, options: argparse.Namespace) -> dict[str, object]:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-    async with httpx.AsyncClient(base_url=base_url, timeout=120, limits=limits, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=base_url, timeout=60, limits=limits, trust_env=False) as http:
         rng = random.Random(options.seed)
         capacity = await Client(http, model, rng).closed_loop(options.clients, options.warm_seconds)
         samples: list[float] = []
@@ -130,6 +135,7 @@ async def measure(base_url: str, model: str, root: int, options: argparse.Namesp
         "refusal_p50_seconds": quantiles(offered.refusal_seconds, n=2)[0]
         if offered.refusal_seconds
         else None,
+        "unanswered": offered.unanswered,
         "refusals_without_retry_after": offered.without_retry_after,
         "memory_mib": {
             "first_tenth": max(samples[:tenth]),

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from typing import TypeVar
 
 from easel.cluster.errors import ClusterError, ReplicaLost
+from easel.cluster.tasks import end_tasks
 
 _RETRY_SECONDS = 0.5
 _WATCH_SECONDS = 1.0
@@ -91,10 +92,8 @@ class ReplicaLosses:
             self._guarded[replica_id] -= 1
             if not self._guarded[replica_id]:
                 del self._guarded[replica_id]
-            for task in (item, lost):
-                task.cancel()
             # A generator cannot be closed while its next item is being awaited.
-            await asyncio.gather(item, lost, return_exceptions=True)
+            await end_tasks([item, lost])
             await items.aclose()
 
     def _mark(self, replica_id: str) -> None:

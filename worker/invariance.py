@@ -19,7 +19,7 @@ def choose_invariance(
     """Whether the mode is on. Raises WorkerError for an unknown setting, and where "always" cannot be.
 
     "auto" is on where it was measured to cost at most a twentieth: in float32 on a CPU
-    (bench/results/invariance.json), if the CPU's products pass a short trial. A GPU's cost has not been
+    (docs/performance.md), if the CPU's products pass a short trial. A GPU's cost has not been
     measured, nor that of a CPU in bfloat16. `float8`: whether matrices are kept in it.
     """
     setting = config.batch_invariant

@@ -14,6 +14,7 @@ from easel.cluster.gateway.choice import Choice, close
 from easel.cluster.gateway.errors import Interrupted
 from easel.cluster.gateway.metrics import GatewayMetrics
 from easel.cluster.journal_records import AnswerRecord, AnswerStatus
+from easel.cluster.tasks import end_tasks
 from easel.scheduler.messages import BlockEvent
 
 
@@ -66,9 +67,7 @@ class Drive:
         except StaleLease:
             return Turn.LOST
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(tasks)
 
     async def _pump_all(self, mine: asyncio.Event) -> Turn:
         unfinished = [choice for choice in self.log.choices if choice.finish is None]
@@ -76,9 +75,7 @@ class Drive:
         try:
             await asyncio.gather(*pumps)
         finally:
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
+            await end_tasks(pumps)
         return Turn.FINISHED
 
     async def _pump(self, choice: Choice, mine: asyncio.Event) -> None:

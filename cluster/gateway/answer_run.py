@@ -15,6 +15,7 @@ from easel.cluster.gateway.backend import AnswerStore, Backend
 from easel.cluster.gateway.errors import ApiError, Interrupted
 from easel.cluster.gateway.metrics import GatewayMetrics
 from easel.cluster.journal_records import AnswerRecord, AnswerStatus, StoredAnswer
+from easel.cluster.tasks import end_tasks
 
 LOGGER = logging.getLogger("easel.gateway")
 SETTLE_LOOKS = 5  # at the journal, each after twice the pause, for an answer's last blocks
@@ -81,8 +82,7 @@ class AnswerRun:
 
     async def _stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks([self._task])
 
     async def _work(self, claimed: bool | None) -> None:
         store = self._parts.store

@@ -15,6 +15,7 @@ from easel.cluster.gateway.backend import AnswerStore
 from easel.cluster.gateway.choice import Choice
 from easel.cluster.gateway.tokenizer import ChatTokenizer
 from easel.cluster.journal_records import AnswerRecord, AnswerStatus, StoredAnswer
+from easel.cluster.tasks import end_tasks
 
 LOGGER = logging.getLogger("easel.gateway")
 MAX_BACKGROUND = 256  # background answers in one gateway
@@ -57,9 +58,7 @@ class Answers:
 
     async def stop(self) -> None:
         """Leave everything to other gateways, at once; to be called when no client is connected any more."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
 
     async def begin(self, record: AnswerRecord, content: AnswerContent) -> AnswerRun:
         """Work at an answer that is new, in the background only once it is kept.

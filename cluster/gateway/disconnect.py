@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from starlette.types import Receive
 
 from easel.cluster.gateway.errors import ClientGone
+from easel.cluster.tasks import end_tasks
 
 T = TypeVar("T")
 
@@ -24,9 +25,7 @@ async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) ->
             raise ClientGone
         return task.result()
     finally:
-        task.cancel()
-        gone.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        await end_tasks([task, gone])
 
 
 async def _disconnected(receive: Receive) -> None:
