@@ -24,6 +24,7 @@ _COMMON: dict[str, Any] = {
     "max_ongoing_requests": 10_000,  # the scheduler limits requests, not Serve
     "health_check_period_s": 2,
     "health_check_timeout_s": 10,
+    "graceful_shutdown_timeout_s": 2,
     "graceful_shutdown_wait_loop_s": 0.2,
     "logging_config": {"log_level": "WARNING", "enable_access_log": False},
 }
@@ -41,7 +42,6 @@ def build_application(config: ClusterConfig, journal: JournalSettings, gpus: flo
         num_replicas=config.replicas,
         request_router_config=router(request_router_class=PlacedReplicaRouter),
         ray_actor_options={"num_cpus": _CPUS, "num_gpus": config.gpus_of_a_replica(gpus)},
-        graceful_shutdown_timeout_s=config.ray.drain_seconds,
         **_COMMON,
     ).bind(ReplicaSettings(config.model, engine_config(config), journal, config.scheduler.hang_seconds))
     gateways = deployment(
@@ -49,7 +49,6 @@ def build_application(config: ClusterConfig, journal: JournalSettings, gpus: flo
         name=GATEWAYS,
         num_replicas=config.gateways,
         ray_actor_options={"num_cpus": _CPUS},
-        graceful_shutdown_timeout_s=config.ray.drain_seconds,
         **_COMMON,
     )
     return gateways.bind(config, journal, workers)

@@ -72,7 +72,6 @@ class GatewayReplica:
                 http="h11",  # the one of uvicorn's parsers that limits the size of headers
                 h11_max_incomplete_event_size=_HEADER_BYTES,
                 timeout_keep_alive=_IDLE_SECONDS,
-                timeout_graceful_shutdown=int(config.ray.drain_seconds),
             )
         )
         self._serving = asyncio.create_task(self._server.serve([_listen(config.host, config.port)]))
@@ -81,12 +80,6 @@ class GatewayReplica:
         """Called by Serve, which replaces the gateway when this raises."""
         if self._serving.done():
             raise RuntimeError(f"the HTTP server has ended: {self._serving!r}")
-
-    async def __del__(self) -> None:
-        """Called by Serve when the gateway is to go: no new connection, answers come to their end."""
-        self._server.should_exit = True
-        await self._serving
-        await self._answers.stop()
 
 
 class _Server(uvicorn.Server):

@@ -28,7 +28,7 @@ def test_ctrl_c_ends_every_process_and_removes_every_file(cluster: RunningCluste
     # A terminal signals the whole foreground process group; an impatient user does so twice.
     os.killpg(cluster.process.pid, signal.SIGINT)
     cluster.process.terminate()
-    assert cluster.process.wait(timeout=60) == 0
+    assert cluster.process.wait(timeout=120) == 0
     _, alive = psutil.wait_procs(family, timeout=10)
     assert alive == []
     assert [folder for folder in folders if folder.exists()] == []
