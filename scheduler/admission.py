@@ -11,10 +11,11 @@ ahead of the others, and pays for it in its counter; and one in four is the olde
 
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
+from easel.scheduler.request import Priority
 from easel.scheduler.tenants import Account, TenantLedger
 
 OLDEST_SHARE = 4  # one ticket in this many is the longest waiting one, whatever its priority
@@ -37,6 +38,7 @@ class AdmissionTicket:
     deadline_seconds: float | None = None  # from now on: the whole answer should be there by then
     lease_epoch: int = 0  # of its last placement; the next one's is higher, whatever clocks say
     admitted: bool = False  # it has run before and lost its replica: never refused, charged only once
+    traceparent: str = ""  # W3C trace context of the request; "": it is not traced
 
     @property
     def tokens(self) -> int:
@@ -170,13 +172,20 @@ class WaitingRoom:
             if not lines:
                 del self._classes[ticket.priority]
 
-    def head(self, passing: Set[str], now: float = 0.0) -> Waiting | None:
-        """The ticket to serve next, leaving out the ids in `passing` and tenants that run all they may."""
+    def head(self, passing: Set[str], now: float = 0.0, latest: Priority = Priority.BATCH) -> Waiting | None:
+        """The ticket to serve next.
+
+        Left out are the ids in `passing`, classes later than `latest` and tenants that run all they may.
+        """
+        if latest is Priority.BATCH:
+            classes = sorted(self._classes)
+        else:
+            classes = [priority for priority in sorted(self._classes) if priority <= latest]
         if self._served % OLDEST_SHARE == OLDEST_SHARE - 1:
-            oldest = self._oldest(passing)
+            oldest = self._oldest(classes, passing)
             if oldest is not None:
                 return oldest
-        for priority in sorted(self._classes):
+        for priority in classes:
             fairest = self._fairest(priority, passing, now)
             if fairest is not None:
                 return fairest
@@ -247,11 +256,11 @@ class WaitingRoom:
     def _waits(self, tenant: str) -> bool:
         return any(tenant in lines for lines in self._classes.values())
 
-    def _oldest(self, passing: Set[str]) -> Waiting | None:
+    def _oldest(self, classes: Iterable[int], passing: Set[str]) -> Waiting | None:
         there = [
             waiting
-            for lines in self._classes.values()
-            for line in lines.values()
+            for priority in classes
+            for line in self._classes[priority].values()
             if line.account.may_run and (waiting := line.oldest(passing)) is not None
         ]
         return min(there, key=lambda waiting: waiting.order, default=None)

@@ -11,7 +11,7 @@ from easel.scheduler.limits import ClusterLimits
 from easel.scheduler.messages import PhasePolicy, ReplicaDigest, ReplicaOrders
 from easel.scheduler.outlook import Outlook
 from easel.scheduler.pacing import Pacer
-from easel.scheduler.placement import Assignment, Choice, Outstanding, ReplicaView
+from easel.scheduler.placement import Assignment, Choice, Outstanding, ReplicaView, class_of
 from easel.scheduler.promises import Promises, within_bounds
 from easel.scheduler.rebalance import Rebalancer
 from easel.scheduler.tenants import TenantLedger
@@ -108,8 +108,8 @@ class ClusterScheduler:
         self._drop_late(now)
         assignments: list[Assignment] = []
         passing: set[str] = set()
-        while len(passing) < LOOKAHEAD and self._fleet.any_open:
-            waiting = self._room.head(passing, now)
+        while len(passing) < LOOKAHEAD and (latest := self._fleet.latest_open()) is not None:
+            waiting = self._room.head(passing, now, latest)
             if waiting is None:
                 break
             ticket = waiting.ticket
@@ -258,6 +258,7 @@ class ClusterScheduler:
             output_tokens=max(1.0, ticket.max_tokens * share),
             wait_seconds=choice.wait_seconds,
             finish_seconds=choice.finish_seconds,
+            priority=class_of(ticket),
         )
         self._fleet.add(view, ticket.request_id, request)
         self._where[ticket.request_id] = view.replica_id

@@ -7,13 +7,14 @@ Randomized Load Balancing", IEEE TPDS 2001).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from easel.scheduler.admission import AdmissionTicket
 from easel.scheduler.messages import ReplicaDigest
-from easel.scheduler.placement import Choice, Outstanding, ReplicaView, choose
+from easel.scheduler.placement import Choice, Outstanding, ReplicaView, choose, class_of
 from easel.scheduler.prefix_index import PrefixIndex
+from easel.scheduler.request import Priority
 
 COMPARED_ALL = 16  # replicas: up to so many are all compared
 SAMPLED = 6  # of those with room
@@ -34,6 +35,28 @@ class Capacity:
     output_share: float = 0.0  # mean of the replicas' own figures
 
 
+@dataclass(slots=True)
+class NameSet:
+    """A set of names, in no order, that can be drawn from."""
+
+    names: list[str] = field(default_factory=list[str])
+    _places: dict[str, int] = field(default_factory=dict[str, int])
+
+    def add(self, name: str) -> None:
+        if name not in self._places:
+            self._places[name] = len(self.names)
+            self.names.append(name)
+
+    def discard(self, name: str) -> None:
+        place = self._places.pop(name, None)
+        if place is None:
+            return
+        last = self.names.pop()
+        if last != name:
+            self.names[place] = last
+            self._places[last] = place
+
+
 class Fleet:
     """Owner of all ReplicaViews. Which of them are silent depends on the time it is asked at."""
 
@@ -43,14 +66,16 @@ class Fleet:
         self._queue_ahead = queue_ahead
         self._timeout = timeout_seconds
         self._draw = draw
-        self._open: list[str] = []  # replicas with room, in no order
-        self._open_at: dict[str, int] = {}  # their places in it
+        self._open = {priority: NameSet() for priority in Priority}  # replicas with room for the class
+        self._latest: dict[str, Priority | None] = {}  # class that each has room for
         self._capacity: Capacity | None = None
 
-    @property
-    def any_open(self) -> bool:
-        """Whether any replica, heard or not, may take one more request."""
-        return bool(self._open)
+    def latest_open(self) -> Priority | None:
+        """The latest class that any replica, heard or not, may take one more request of.
+
+        There is room for all sooner ones too. None: there is none for anybody.
+        """
+        return max((priority for priority, there in self._open.items() if there.names), default=None)
 
     def hear(self, digest: ReplicaDigest, now: float) -> tuple[ReplicaView, tuple[str, ...]] | None:
         """Takes a report; returns its view and the ids listed before, or None if it is out of date."""
@@ -73,7 +98,8 @@ class Fleet:
         view = self.views.pop(replica_id, None)
         if view is not None:
             self.index.forget(replica_id)
-            self._close(replica_id)
+            self._note(replica_id, None)
+            self._latest.pop(replica_id, None)
             self._capacity = None
         return view
 
@@ -123,12 +149,7 @@ class Fleet:
 
     def changed(self, view: ReplicaView) -> None:
         """Has to follow every change of what a view has room for."""
-        if view.has_room(self._queue_ahead):
-            if view.replica_id not in self._open_at:
-                self._open_at[view.replica_id] = len(self._open)
-                self._open.append(view.replica_id)
-        else:
-            self._close(view.replica_id)
+        self._note(view.replica_id, view.latest_open(self._queue_ahead))
 
     def silent(self, view: ReplicaView, now: float) -> bool:
         return now - view.seen_at > self._timeout
@@ -140,17 +161,17 @@ class Fleet:
         self, ticket: AdmissionTicket, output_share: float, now: float, seconds_left: float | None = None
     ) -> Choice | None:
         """Where the request is predicted to finish first, of the replicas that are compared."""
-        chain = ticket.page_hashes
-        if len(self._open) <= COMPARED_ALL:
-            names = self._open
+        chain, there = ticket.page_hashes, self._open[class_of(ticket)].names
+        if len(there) <= COMPARED_ALL:
+            names = there
         else:
             # With replacement: it is cheaper, and twins among many are rare.
-            sampled = self._draw.choices(self._open, k=SAMPLED)
+            sampled = self._draw.choices(there, k=SAMPLED)
             names = list(dict.fromkeys(self.index.holders(chain, PREFIX_SAMPLED) + sampled))
         cached = self.index.cached_pages(chain, names)
         views = [self.views[name] for name in names]
-        there = [view for view in views if now - view.seen_at <= self._timeout]
-        return choose(ticket, there, cached, self._queue_ahead, output_share, seconds_left)
+        heard = [view for view in views if now - view.seen_at <= self._timeout]
+        return choose(ticket, heard, cached, self._queue_ahead, output_share, seconds_left)
 
     def sample(self, now: float) -> list[ReplicaView]:
         """Some replicas that are heard, busy or not; all of them while they are few."""
@@ -195,11 +216,12 @@ class Fleet:
             total.output_share /= total.slots
         return total
 
-    def _close(self, replica_id: str) -> None:
-        place = self._open_at.pop(replica_id, None)
-        if place is None:
+    def _note(self, replica_id: str, latest: Priority | None) -> None:
+        if latest is self._latest.get(replica_id):
             return
-        last = self._open.pop()
-        if last != replica_id:
-            self._open[place] = last
-            self._open_at[last] = place
+        self._latest[replica_id] = latest
+        for priority, there in self._open.items():
+            if latest is not None and priority <= latest:
+                there.add(replica_id)
+            else:
+                there.discard(replica_id)

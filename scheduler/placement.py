@@ -7,8 +7,11 @@ from math import ceil
 from easel.scheduler.admission import AdmissionTicket
 from easel.scheduler.messages import PhasePolicy, ReplicaDigest
 from easel.scheduler.page_needs import pages_needed
+from easel.scheduler.request import Priority
 
 DEFAULT_STEPS_PER_BLOCK = 8.0  # until a replica has finished a block
+_CLASSES = tuple(Priority)  # soonest first
+_SOONEST = int(Priority.INTERACTIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class Outstanding:
     output_tokens: float = 0.0  # it was predicted to take; 0: not known
     wait_seconds: float = 0.0  # predicted from the assignment to the first canvas
     finish_seconds: float = 0.0  # predicted from the assignment to the end
+    priority: Priority = Priority.INTERACTIVE  # of an unknown class: it counts against everybody
 
 
 @dataclass(slots=True)
@@ -53,6 +57,7 @@ class ReplicaView:
     seen_at: float
     outstanding: dict[str, Outstanding] = field(default_factory=dict[str, Outstanding])
     unseen: dict[str, Outstanding] = field(default_factory=dict[str, Outstanding])  # no digest listed them
+    classes: list[int] = field(default_factory=lambda: [0] * len(Priority))  # outstanding, soonest first
     unseen_prefill: int = 0  # tokens
     unseen_pages: int = 0
     unseen_output: float = 0.0  # tokens
@@ -101,6 +106,7 @@ class ReplicaView:
 
     def add(self, request_id: str, request: Outstanding) -> None:
         self.outstanding[request_id] = request
+        self.classes[request.priority - _SOONEST] += 1
         if not request.seen:
             self.unseen[request_id] = request
             self._count(request, 1)
@@ -114,11 +120,24 @@ class ReplicaView:
 
     def remove(self, request_id: str) -> Outstanding:
         self.saw(request_id)
-        return self.outstanding.pop(request_id)
+        request = self.outstanding.pop(request_id)
+        self.classes[request.priority - _SOONEST] -= 1
+        return request
 
-    def has_room(self, queue_ahead: int) -> bool:
-        """Whether one more request may be sent: at most `queue_ahead` wait for a slot there."""
-        return not self.closed and len(self.outstanding) < self.digest.slots + queue_ahead
+    def latest_open(self, queue_ahead: int) -> Priority | None:
+        """The latest class of which one more request may be sent; None: not even of the soonest.
+
+        At most `queue_ahead` of its or a sooner class wait here for a slot. Later classes do not
+        count, for it goes before them and may take their slots.
+        """
+        room = self.digest.slots + queue_ahead
+        if self.closed:
+            return None
+        if len(self.outstanding) < room:
+            return Priority.BATCH
+        if self.classes[0] + self.classes[1] < room:
+            return Priority.STANDARD
+        return Priority.INTERACTIVE if self.classes[0] < room else None
 
     def pages_for(self, ticket: AdmissionTicket) -> int:
         """Pages the request may come to need, none of them cached."""
@@ -184,6 +203,11 @@ class ReplicaView:
         self.unseen_output += sign * request.output_tokens
 
 
+def class_of(ticket: AdmissionTicket) -> Priority:
+    """The class that its number belongs to; numbers beyond the first and last class are theirs."""
+    return _CLASSES[min(max(ticket.priority - _SOONEST, 0), len(_CLASSES) - 1)]
+
+
 def choose(
     ticket: AdmissionTicket,
     views: Iterable[ReplicaView],
@@ -199,13 +223,14 @@ def choose(
     the deadline can only be met elsewhere. A replica that the ticket excludes is better than none:
     it may have been given up in error, and with all of them excluded nobody else would ever come.
     """
-    output = max(1.0, ticket.max_tokens * output_share)
+    output, priority = max(1.0, ticket.max_tokens * output_share), class_of(ticket)
     needed: dict[tuple[str, int, int], int] = {}  # pages, by all that decides it
     best: tuple[bool, bool, float, int, str] | None = None
     chosen: Choice | None = None
     for view in views:
         digest = view.digest
-        if not view.has_room(queue_ahead):
+        latest = view.latest_open(queue_ahead)
+        if latest is None or latest < priority:
             continue
         kind = (digest.layout, digest.block_length, digest.page_size)
         if kind not in needed:

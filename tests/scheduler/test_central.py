@@ -79,6 +79,28 @@ def test_no_replica_gets_more_than_its_slots_and_the_queue_ahead() -> None:
     assert len(cluster.dispatch(0.0)) == 1
 
 
+def test_a_sooner_class_has_room_where_later_ones_have_filled_the_queue_ahead() -> None:
+    cluster = _cluster("x", limits=ClusterLimits(max_waiting=20, queue_ahead=1))
+    for i in range(9):
+        cluster.admit(_ticket(f"batch{i}", priority=1), 0.0)
+    assert len(cluster.dispatch(0.0)) == 4 + 1
+    for i in range(9):
+        cluster.admit(_ticket(f"now{i}", priority=-1), 0.0)
+    sent = [assignment.request_id for assignment in cluster.dispatch(0.0)]
+    assert sent == [f"now{i}" for i in range(4 + 1)]
+    for name in ("now0", "batch0"):
+        cluster.finished(name)
+    assert [assignment.request_id for assignment in cluster.dispatch(0.0)] == ["now5"]
+
+
+def test_requests_that_a_digest_brings_count_against_every_class() -> None:
+    cluster = _cluster()
+    found = tuple(f"found{i}" for i in range(5))
+    cluster.on_digest(replace(digest("x"), active=found), 0.0)
+    cluster.admit(_ticket("now", priority=-1), 0.0)
+    assert cluster.dispatch(0.0) == []
+
+
 def test_a_request_follows_its_prefix() -> None:
     cluster = _cluster("x", "y", "z")
     shared = _ticket("a", tenant="t", prompt=256)

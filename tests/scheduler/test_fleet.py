@@ -68,7 +68,7 @@ def test_only_those_with_room_are_drawn() -> None:
     _load(fleet, "x7", 6)
     _load(fleet, "x77", 6)
     assert _best(fleet) == ""
-    assert not fleet.any_open
+    assert fleet.latest_open() is None
     fleet.take_away("x50", "x50/0")
     assert _best(fleet) == "x50"
 
