@@ -96,7 +96,7 @@ class ClusterScheduler:
         """Waiting requests that cannot make their deadline any more, taken out, and what to tell them."""
         self._drop_late(now)
         late, self._shed = self._shed, []
-        return [(waiting.ticket.request_id, self._too_late(waiting, now)) for waiting in late]
+        return [(one.ticket.request_id, self._too_late(one, now)) for one in late]
 
     def predicted_wait(self, now: float) -> float:
         """Seconds until those who wait now have all been started, within bounds."""
@@ -112,14 +112,12 @@ class ClusterScheduler:
             waiting = self._room.head(passing, now, latest)
             if waiting is None:
                 break
-            ticket = waiting.ticket
             choice = self._choose(waiting, now)
             if choice is None:
-                passing.add(ticket.request_id)
+                passing.add(waiting.ticket.request_id)
                 continue
-            self._room.serve(ticket)
-            self._assign(ticket, choice, now)
-            assignments.append(Assignment(ticket.request_id, choice.view.replica_id))
+            self._room.serve(waiting.ticket)
+            assignments.append(self._assign(waiting, choice, now))
         return assignments
 
     def abandon(self, request_id: str) -> None:
@@ -153,20 +151,17 @@ class ClusterScheduler:
 
     def drain(self, replica_id: str) -> None:
         """Nothing is placed there any more, and its orders are to give all it has back. Until removed."""
-        view = self._fleet.views.get(replica_id)
-        if view is not None:
+        if (view := self._fleet.views.get(replica_id)) is not None:
             view.draining = True
             self._fleet.changed(view)
 
     def slots(self, replica_id: str) -> int:
         """Canvases the replica has room for; 0 if it is not known."""
-        view = self._fleet.views.get(replica_id)
-        return 0 if view is None else view.digest.slots
+        return self._fleet.slots_of(replica_id)
 
     def reserve_replica(self, replica_id: str, *, reserved: bool) -> None:
         """Nothing is placed there while it is reserved; what it has stays."""
-        view = self._fleet.views.get(replica_id)
-        if view is not None:
+        if (view := self._fleet.views.get(replica_id)) is not None:
             view.reserved = reserved
             self._fleet.changed(view)
 
@@ -242,12 +237,14 @@ class ClusterScheduler:
 
     def _choose(self, waiting: Waiting, now: float) -> Choice | None:
         left = None if waiting.deadline is None else waiting.deadline - now
-        share = self.outlook.likely_share(self._fleet.capacity(now))
-        return self._fleet.best(waiting.ticket, share, now, left)
+        return self._fleet.best(waiting.ticket, self._share(now), now, left)
 
-    def _assign(self, ticket: AdmissionTicket, choice: Choice, now: float) -> None:
-        view = choice.view
-        share = self.outlook.likely_share(self._fleet.capacity(now))
+    def _share(self, now: float) -> float:
+        return self.outlook.likely_share(self._fleet.capacity(now))
+
+    def _assign(self, waiting: Waiting, choice: Choice, now: float) -> Assignment:
+        ticket, view = waiting.ticket, choice.view
+        share = self._share(now)
         request = Outstanding(
             assigned_at=now,
             prefill_tokens=max(0, ticket.prompt_tokens - choice.cached_pages * view.digest.page_size),
@@ -259,11 +256,14 @@ class ClusterScheduler:
             wait_seconds=choice.wait_seconds,
             finish_seconds=choice.finish_seconds,
             priority=class_of(ticket),
+            deadline=waiting.deadline,
+            cautious_seconds=self.outlook.cautious_seconds(choice, share, now),
         )
         self._fleet.add(view, ticket.request_id, request)
         self._where[ticket.request_id] = view.replica_id
         self._ledger.start(ticket.request_id)
         self._fleet.index.add(ticket.page_hashes, view.replica_id)
+        return Assignment(ticket.request_id, view.replica_id)
 
     def _forget(self, request_id: str) -> Outstanding | None:
         """Takes the request out of the room, or off its replica; its charge stays known."""
@@ -273,7 +273,7 @@ class ClusterScheduler:
         if replica_id is None:
             return None
         self._rebalancer.left(replica_id, request_id)
-        return self._fleet.take_away(replica_id, request_id)
+        return self._fleet.take_away(replica_id, request_id, self._latest)
 
     def _reconcile(self, view: ReplicaView, listed: tuple[str, ...], now: float) -> None:
         new, gone = self._fleet.news(view, listed, self.limits.release_grace_seconds, now)

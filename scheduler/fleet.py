@@ -94,6 +94,10 @@ class Fleet:
         self.changed(view)
         return view, listed
 
+    def slots_of(self, replica_id: str) -> int:
+        view = self.views.get(replica_id)
+        return 0 if view is None else view.digest.slots
+
     def remove(self, replica_id: str) -> ReplicaView | None:
         view = self.views.pop(replica_id, None)
         if view is not None:
@@ -115,10 +119,10 @@ class Fleet:
         self._adjust(view, view.free - free, request.output_tokens)
         self.changed(view)
 
-    def take_away(self, replica_id: str, request_id: str) -> Outstanding:
+    def take_away(self, replica_id: str, request_id: str, now: float) -> Outstanding:
         view = self.views[replica_id]
         free = view.free
-        request = view.remove(request_id)
+        request = view.remove(request_id, now)
         self._adjust(view, view.free - free, 0.0)
         self.changed(view)
         return request
@@ -171,7 +175,7 @@ class Fleet:
         cached = self.index.cached_pages(chain, names)
         views = [self.views[name] for name in names]
         heard = [view for view in views if now - view.seen_at <= self._timeout]
-        return choose(ticket, heard, cached, self._queue_ahead, output_share, seconds_left)
+        return choose(ticket, heard, cached, self._queue_ahead, output_share, seconds_left, now)
 
     def sample(self, now: float) -> list[ReplicaView]:
         """Some replicas that are heard, busy or not; all of them while they are few."""

@@ -5,7 +5,7 @@ from math import ceil
 
 from easel.scheduler.admission import AdmissionTicket, Demand
 from easel.scheduler.fleet import Capacity
-from easel.scheduler.placement import Outstanding, ReplicaView
+from easel.scheduler.placement import Choice, Outstanding, ReplicaView
 from easel.scheduler.totals import RunningMean
 
 MEMORY = 0.95  # about the last 20 requests
@@ -69,6 +69,11 @@ class Outlook:
     def cautious_share(self) -> float:
         """Output tokens / max_tokens that few answers exceed; all of it until some have ended."""
         return 1.0 if self._share.deviation.empty else min(1.0, self._share.high)
+
+    def cautious_seconds(self, choice: Choice, share: float, now: float) -> float:
+        """Seconds to the end that few requests exceed; the choice was made for `share` of max_tokens."""
+        service = choice.finish_seconds - choice.wait_seconds
+        return self.margin(now) * (choice.wait_seconds + service * self.cautious_share() / share)
 
     def wait_seconds(self, ahead: Demand, tickets: int, capacity: Capacity) -> float:
         """Upper bound of the seconds until a slot is free, behind so many tickets of such demand.

@@ -7,6 +7,7 @@ from math import ceil
 from easel.scheduler.admission import AdmissionTicket
 from easel.scheduler.messages import PhasePolicy, ReplicaDigest
 from easel.scheduler.page_needs import pages_needed
+from easel.scheduler.pledges import Pledges
 from easel.scheduler.request import Priority
 
 DEFAULT_STEPS_PER_BLOCK = 8.0  # until a replica has finished a block
@@ -47,6 +48,8 @@ class Outstanding:
     wait_seconds: float = 0.0  # predicted from the assignment to the first canvas
     finish_seconds: float = 0.0  # predicted from the assignment to the end
     priority: Priority = Priority.INTERACTIVE  # of an unknown class: it counts against everybody
+    deadline: float | None = None  # it was promised for
+    cautious_seconds: float = 0.0  # predicted from the assignment to the end, with a margin
 
 
 @dataclass(slots=True)
@@ -61,6 +64,7 @@ class ReplicaView:
     unseen_prefill: int = 0  # tokens
     unseen_pages: int = 0
     unseen_output: float = 0.0  # tokens
+    pledges: Pledges = field(default_factory=Pledges)
     policy: PhasePolicy = field(default_factory=PhasePolicy)  # what it was told last
     draining: bool = False  # it is to give back all it has
     reserved: bool = False  # it is to become idle
@@ -105,6 +109,10 @@ class ReplicaView:
         return self.digest.steps_per_block or DEFAULT_STEPS_PER_BLOCK
 
     def add(self, request_id: str, request: Outstanding) -> None:
+        now = request.assigned_at
+        self.pledges.stretch(self.slowdown, now)
+        if request.deadline is not None:
+            self.pledges.add(request_id, request.deadline, now + request.cautious_seconds)
         self.outstanding[request_id] = request
         self.classes[request.priority - _SOONEST] += 1
         if not request.seen:
@@ -118,9 +126,11 @@ class ReplicaView:
             request.seen = True
             self._count(request, -1)
 
-    def remove(self, request_id: str) -> Outstanding:
+    def remove(self, request_id: str, now: float) -> Outstanding:
         self.saw(request_id)
         request = self.outstanding.pop(request_id)
+        self.pledges.discard(request_id)
+        self.pledges.stretch(1.0 / self.slowdown, now)
         self.classes[request.priority - _SOONEST] -= 1
         return request
 
@@ -138,6 +148,19 @@ class ReplicaView:
         if self.classes[0] + self.classes[1] < room:
             return Priority.STANDARD
         return Priority.INTERACTIVE if self.classes[0] < room else None
+
+    @property
+    def slowdown(self) -> float:
+        """How many times as long steps take with one more request here."""
+        canvases = len(self.outstanding)
+        if not self.pledges.of or canvases >= self.digest.slots:
+            return 1.0
+        context = self._context()
+        return self.step_seconds(canvases + 1, context) / self.step_seconds(canvases, context)
+
+    def keeps_pledges(self, now: float) -> bool:
+        """Whether everybody here who was promised a time would still be in time with one request more."""
+        return not self.pledges.of or self.pledges.endure(self.slowdown, now)
 
     def pages_for(self, ticket: AdmissionTicket) -> int:
         """Pages the request may come to need, none of them cached."""
@@ -191,11 +214,15 @@ class ReplicaView:
         What was measured has refresh work in it, but says little while few canvases run.
         """
         digest = self.digest
-        used = (digest.pages - digest.pages_available) * digest.page_size
-        context = used / digest.slots_used if digest.slots_used else 0.0
-        predicted = self.step_seconds(digest.slots, context)
+        predicted = self.step_seconds(digest.slots, self._context())
         busy = digest.slots_used >= digest.slots
         return max(predicted, digest.step_seconds) if busy else predicted
+
+    def _context(self) -> float:
+        """Positions that a canvas sees, on average."""
+        digest = self.digest
+        used = (digest.pages - digest.pages_available) * digest.page_size
+        return used / digest.slots_used if digest.slots_used else 0.0
 
     def _count(self, request: Outstanding, sign: int) -> None:
         self.unseen_prefill += sign * request.prefill_tokens
@@ -215,12 +242,14 @@ def choose(
     queue_ahead: int,
     output_share: float = 1.0,
     seconds_left: float | None = None,
+    now: float = 0.0,
 ) -> Choice | None:
     """The replica with the earliest predicted finish among those that may take the request.
 
     `output_share` is how much of `max_tokens` an answer is expected to take. Prefill that a
     cached prefix saves counts twice, since it delays others as well; unless what is left of
-    the deadline can only be met elsewhere. A replica that the ticket excludes is better than none:
+    the deadline can only be met elsewhere. Where it would make somebody late who was promised a time
+    it is not sent, unless it was admitted before. A replica that the ticket excludes is better than none:
     it may have been given up in error, and with all of them excluded nobody else would ever come.
     """
     output, priority = max(1.0, ticket.max_tokens * output_share), class_of(ticket)
@@ -231,6 +260,8 @@ def choose(
         digest = view.digest
         latest = view.latest_open(queue_ahead)
         if latest is None or latest < priority:
+            continue
+        if not ticket.admitted and not view.keeps_pledges(now):
             continue
         kind = (digest.layout, digest.block_length, digest.page_size)
         if kind not in needed:

@@ -33,13 +33,19 @@ class Promises:
             return None
         service = self._service_seconds(ticket, now)
         start = now + deadline - service
-        if not ticket.admitted:
-            wait = self._wait_seconds(ticket, start, now)
-            finish = wait + service if wait > 0.0 else self._finish_seconds(ticket, service, now)
-            if finish > deadline:
-                self.crowded_out += wait > 0.0 and service <= deadline
-                raise DeadlineImpossible(finish, deadline, within_bounds(finish - deadline))
-            self._refuse_to_push_back(ticket, start, wait, now)
+        if ticket.admitted:
+            return start
+        wait = self._wait_seconds(ticket, start, now)
+        at_once = None if wait > 0.0 else self._finish_seconds(ticket, now)
+        if at_once is None:
+            wait = max(wait, self._relief_seconds(now))
+        finish = wait + service if at_once is None else at_once
+        if finish > deadline:
+            self.crowded_out += wait > 0.0 and service <= deadline
+            raise DeadlineImpossible(finish, deadline, within_bounds(finish - deadline))
+        if at_once is not None:
+            return max(start, now + deadline - at_once)
+        self._refuse_to_push_back(ticket, start, wait, now)
         return start
 
     def mean_service_seconds(self, prompt_tokens: float, max_tokens: float, now: float) -> float:
@@ -72,11 +78,19 @@ class Promises:
         tickets = len(self._room) if ahead.tokens > 0.0 else 0
         return self._outlook.margin(now) * self._outlook.wait_seconds(ahead, tickets, capacity)
 
-    def _finish_seconds(self, ticket: AdmissionTicket, service: float, now: float) -> float:
-        """Where there is a slot for it: as placement predicts."""
+    def _relief_seconds(self, now: float) -> float:
+        """Seconds until what is under way is done, all slots sharing it."""
+        capacity = self._fleet.capacity(now)
+        return self._outlook.margin(now) * capacity.left_seconds / max(1, capacity.slots)
+
+    def _finish_seconds(self, ticket: AdmissionTicket, now: float) -> float | None:
+        """Seconds to its end if it is sent to a replica at once; None: there is none that could take it.
+
+        Later ones are not sent there if that made it late, so its replica need not be thought full.
+        """
         share = self._outlook.cautious_share()
         choice = self._fleet.best(ticket, share, now, ticket.deadline_seconds)
-        return service if choice is None else self._outlook.margin(now) * choice.finish_seconds
+        return None if choice is None else self._outlook.cautious_seconds(choice, share, now)
 
     def _refuse_to_push_back(self, ticket: AdmissionTicket, start: float, wait: float, now: float) -> None:
         """The demand test of deadline scheduling: those it would go before must still be in time."""

@@ -64,6 +64,43 @@ def test_another_tenants_queue_counts_only_as_far_as_shares_are_fair() -> None:
     cluster.admit(_ticket("other", "few", deadline=60.0), 0.0)
 
 
+def _served_together(cluster: ClusterScheduler) -> int:
+    """Of many who want their answer within 6 s, how many are let in; one alone takes about 3.3 s."""
+    let_in = 0
+    for i in range(6):
+        try:
+            cluster.admit(_ticket(f"p{i}", deadline=6.0), 0.0)
+        except DeadlineImpossible:
+            break
+        let_in += len(cluster.dispatch(0.0))
+    return let_in
+
+
+def _wide(name: str) -> ReplicaDigest:
+    """Every canvas adds half of what the first one takes; with four of them an answer takes 8 s."""
+    cost = replace(digest(name).cost, constant=0.05, per_token=0.05 / 8)
+    return replace(digest(name), cost=cost)
+
+
+def test_an_idle_replica_is_not_thought_full() -> None:
+    cluster = ClusterScheduler(LIMITS)
+    cluster.on_digest(_wide("x"), 0.0)
+    assert 1 <= _served_together(cluster) < 4
+
+
+def test_nobody_joins_whom_it_would_make_late_until_they_are_done() -> None:
+    cluster = ClusterScheduler(LIMITS)
+    cluster.on_digest(_wide("x"), 0.0)
+    let_in = _served_together(cluster)
+    cluster.admit(_ticket("anybody"), 0.0)
+    assert cluster.dispatch(0.0) == []
+    cluster.admit(replace(_ticket("moved"), admitted=True), 0.0)
+    assert [assignment.request_id for assignment in cluster.dispatch(0.0)] == ["moved"]
+    for i in range(let_in):
+        cluster.finished(f"p{i}", 32)
+    assert [assignment.request_id for assignment in cluster.dispatch(0.0)] == ["anybody"]
+
+
 def test_a_promise_is_not_broken_for_a_shorter_deadline() -> None:
     cluster = _cluster("x")
     _fill(cluster, 5)

@@ -69,7 +69,7 @@ def test_only_those_with_room_are_drawn() -> None:
     _load(fleet, "x77", 6)
     assert _best(fleet) == ""
     assert fleet.latest_open() is None
-    fleet.take_away("x50", "x50/0")
+    fleet.take_away("x50", "x50/0", 0.0)
     assert _best(fleet) == "x50"
 
 
