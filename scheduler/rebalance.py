@@ -48,7 +48,7 @@ class Rebalancer:
         givers = sorted(able, key=lambda v: (-_queue_seconds(v), v.replica_id)) if takers else []
         most = max(1, len(able) // BUSIEST_SHARE)
         pending = sum(len(moves) for moves in self._orders.values())
-        pairs = zip(givers, takers, strict=False)
+        pairs = [(giver, taker) for giver, taker in zip(givers, takers, strict=False) if giver is not taker]
         queued = [(giver, taker) for giver, taker in pairs if _queue_seconds(giver) >= LEAST_GAIN_SECONDS]
         for giver, _ in queued[: max(0, most - pending)]:
             self._order(giver, self._waiting_one(giver, now), now)

@@ -29,6 +29,15 @@ def test_a_waiting_request_moves_to_where_a_slot_is_free() -> None:
     assert rebalancer.of("b") == ()
 
 
+def test_nobody_is_moved_from_a_replica_to_itself() -> None:
+    rebalancer = Rebalancer()
+    slot_just_freed = _view("a", active=3, waiting=1, blocks_left=400.0)
+    rebalancer.look([slot_just_freed], 0.0)
+    assert rebalancer.of("a") == ()
+    rebalancer.look([slot_just_freed, _view("b", active=7, waiting=1, blocks_left=9.0)], INTERVAL_SECONDS)
+    assert rebalancer.of("a") == ()
+
+
 def test_an_order_is_repeated_until_the_request_has_left() -> None:
     rebalancer, views = Rebalancer(), [_busy(), _view("b", active=1)]
     rebalancer.look(views, 0.0)
