@@ -12,7 +12,7 @@ export PYTHONSAFEPATH := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-fast chaos check format bench clean
+.PHONY: help serve test test-fast chaos check format docs docs-serve bench clean
 
 help:
 	@echo "make serve      install, then serve the embedded model until Ctrl-C (options: ARGS='--port 8001')"
@@ -21,6 +21,7 @@ help:
 	@echo "make chaos      ten minutes of load on a cluster of several nodes whose processes are killed"
 	@echo "make check      lint, format and types, as CI does"
 	@echo "make format     rewrite the sources in the house format"
+	@echo "make docs       build the documentation into build/site; make docs-serve shows it at 127.0.0.1:8100"
 	@echo "make bench      measure the engine and the cluster on this machine, and compare all families"
 	@echo "make clean      remove the environment and everything that was built"
 
@@ -46,6 +47,13 @@ check: $(INSTALLED)
 format: $(INSTALLED)
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+
+# The variable silences an advertisement of mkdocs-material.
+docs: $(INSTALLED)
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict $(ARGS)
+
+docs-serve: $(INSTALLED)
+	@NO_MKDOCS_2_WARNING=1 exec .venv/bin/mkdocs serve --dev-addr 127.0.0.1:8100 $(ARGS)
 
 bench: $(INSTALLED)
 	.venv/bin/python -m easel.bench.engine

@@ -98,7 +98,7 @@ def attempted(cell: str, variant: str, run: Callable[[], Line]) -> Line:
     """A line of its own, or one that says why there is none."""
     try:
         return run()
-    except Exception as error:  # noqa: BLE001  see run_cells
+    except Exception as error:  # noqa: BLE001  it becomes a line of the report; see run_cells
         return failed(cell, variant, error)
 
 
@@ -112,7 +112,7 @@ def _isolated(cell: Cell, seconds: float) -> Sequence[Line]:
     try:
         with interrupted_after(seconds):
             return cell.run(seconds)
-    except Exception as error:  # noqa: BLE001  see run_cells
+    except Exception as error:  # noqa: BLE001  it becomes a line of the report; see run_cells
         return [failed(cell.name, "", error)]
 
 

@@ -213,7 +213,7 @@ def take_turns(
     for name, run in variants.items():
         try:
             run()
-        except Exception as error:  # noqa: BLE001  see run_cells
+        except Exception as error:  # noqa: BLE001  it becomes a line of the report; see run_cells
             lines.append(failed(cell, name, error))
         else:
             laps[name] = []

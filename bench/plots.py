@@ -74,7 +74,7 @@ PLOTS = {
 
 
 def main() -> None:
-    options = _options()
+    options = plot_options("python -m easel.bench.plots", __doc__)
     for name, (source, draw) in PLOTS.items():
         figure = Figure(figsize=(7.2, 3.2), layout="constrained")
         FigureCanvasAgg(figure)
@@ -83,8 +83,9 @@ def main() -> None:
         figure.savefig(options.out / f"{name}.png", dpi=120)
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m easel.bench.plots", description=__doc__)
+def plot_options(program: str, description: str | None) -> argparse.Namespace:
+    """Where results are read from, and pictures written to."""
+    parser = argparse.ArgumentParser(prog=program, description=description)
     parser.add_argument("--results", type=Path, default=Path("bench/results"))
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     return parser.parse_args()

@@ -1,15 +1,13 @@
 """Draws docs/scaling.md's pictures: `python -m easel.bench.scaling_plots` reads bench/results."""
 
-import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from easel.bench.plots import read
+from easel.bench.plots import plot_options, read
 
 POLICIES = ("lockstep", "segregated", "fcfs", "balanced")
 LABELS = {
@@ -69,7 +67,7 @@ PLOTS = {
 
 
 def main() -> None:
-    options = _options()
+    options = plot_options("python -m easel.bench.scaling_plots", __doc__)
     options.out.mkdir(parents=True, exist_ok=True)
     for name, (source, draw) in PLOTS.items():
         if not (options.results / source).is_file():
@@ -78,13 +76,6 @@ def main() -> None:
         FigureCanvasAgg(figure)
         draw(read(options.results / source), figure.subplots(1, 3))
         figure.savefig(options.out / f"{name}.png", dpi=110)
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m easel.bench.scaling_plots", description=__doc__)
-    parser.add_argument("--results", type=Path, default=Path("bench/results"))
-    parser.add_argument("--out", type=Path, default=Path("docs/images"))
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

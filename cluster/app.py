@@ -7,6 +7,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 
+from easel.cluster.autoscaling import serve_autoscaling
 from easel.cluster.config import ClusterConfig
 from easel.cluster.config_sections import TenantSection
 from easel.cluster.gateway_replica import GatewayReplica
@@ -20,43 +21,66 @@ from easel.scheduler.valve import ValveBounds
 from easel.worker.config import EngineConfig, LoopKind
 
 _CPUS = 0.1  # Ray only counts; threads are set where they are used
+_STOP_SECONDS = 2.0  # of a replica, when whoever stops it has seen to its requests
+_WORKER_SURGE = 25  # per cent, and one at least, that are there beyond their number while all are replaced
 _COMMON: dict[str, Any] = {
     "max_ongoing_requests": 10_000,  # the scheduler limits requests, not Serve
     "health_check_period_s": 2,
     "health_check_timeout_s": 10,
-    "graceful_shutdown_timeout_s": 2,
     "graceful_shutdown_wait_loop_s": 0.2,
     "logging_config": {"log_level": "WARNING", "enable_access_log": False},
 }
 
 
-def build_application(config: ClusterConfig, journal: JournalSettings, gpus: float) -> Application:
-    """What `serve.run` deploys, on a cluster with that many GPUs. The scheduler actor must exist already."""
+def build_application(
+    config: ClusterConfig, journal: JournalSettings, gpus: float, *, rolling: bool = False
+) -> Application:
+    """What Serve deploys, on a cluster with that many GPUs. The scheduler actor must exist already.
+
+    `rolling`: Serve is to replace and end replicas while there is traffic, so they finish their
+    answers first, and their successors are there before they go; unless those need GPUs, of which
+    there may be no more. Otherwise whoever stops the cluster has seen to its requests.
+    """
     deployment, router = (
         cast(Any, serve.deployment),
         cast(Any, RequestRouterConfig),
     )  # Ray's types are partial
+    drain_seconds, gpus_each = config.ray.drain_seconds, config.gpus_of_a_replica(gpus)
     workers = deployment(
         WorkerReplica,
         name=WORKERS,
-        num_replicas=config.replicas,
+        graceful_shutdown_timeout_s=drain_seconds if rolling or config.autoscaling.enabled else _STOP_SECONDS,
         request_router_config=router(request_router_class=PlacedReplicaRouter),
-        ray_actor_options={"num_cpus": _CPUS, "num_gpus": config.gpus_of_a_replica(gpus)},
+        ray_actor_options={"num_cpus": _CPUS, "num_gpus": gpus_each},
+        max_surge_percent=_WORKER_SURGE if rolling and not gpus_each else 0,
+        **_number_of_workers(config),
         **_COMMON,
-    ).bind(ReplicaSettings(config.model, engine_config(config), journal, config.scheduler.hang_seconds))
+    ).bind(
+        ReplicaSettings(
+            config.model, engine_config(config), journal, config.scheduler.hang_seconds, config.telemetry
+        )
+    )
     gateways = deployment(
         GatewayReplica,
         name=GATEWAYS,
         num_replicas=config.gateways,
+        max_surge_percent=100 if rolling else 0,  # they share the port
+        graceful_shutdown_timeout_s=drain_seconds + _STOP_SECONDS if rolling else _STOP_SECONDS,
         ray_actor_options={"num_cpus": _CPUS},
         **_COMMON,
     )
-    return gateways.bind(config, journal, workers)
+    return gateways.bind(config, journal, workers, drain_seconds if rolling else 0.0)
+
+
+def _number_of_workers(config: ClusterConfig) -> dict[str, Any]:
+    if config.autoscaling.enabled:
+        return {"autoscaling_config": serve_autoscaling(config.autoscaling)}
+    return {"num_replicas": config.replicas}
 
 
 def engine_config(config: ClusterConfig) -> EngineConfig:
     """Replicas share the machine's cores unless told otherwise."""
-    share = max(1, (os.cpu_count() or 1) // config.replicas)
+    share = max(1, (os.cpu_count() or 1) // config.most_replicas)
     return EngineConfig(
         slots=config.engine.slots,
         pages=config.engine.pages,

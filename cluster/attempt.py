@@ -47,11 +47,14 @@ class Attempt:
     placement: Placement
     progress: Progress
     outcome: Outcome = Outcome.UNDER_WAY
+    traceparent: str = ""  # of the span that its part of the trace is below; "": not traced
 
     async def run(self, replicas: Replicas, losses: ReplicaLosses) -> AsyncGenerator[Event, None]:
         """What is new to the client; at the end, `outcome` says why there is no more from here."""
         replica_id, progress = self.placement.replica_id, self.progress
-        task = GenerationTask(progress.request, self.placement.lease_epoch, tuple(progress.blocks))
+        task = GenerationTask(
+            progress.request, self.placement.lease_epoch, tuple(progress.blocks), self.traceparent
+        )
         events = losses.guard(replica_id, replicas.generate(replica_id, task))
         try:
             async with aclosing(events):

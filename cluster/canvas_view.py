@@ -56,4 +56,5 @@ def style_of(confidence: float | None) -> str:
 
 def _caption(canvas: Canvas) -> str:
     live = canvas.decided[canvas.first :]
-    return f"block {canvas.block + 1}, step {canvas.step}: {sum(live)} of {len(live)} decided"
+    seconds = f", {canvas.seconds:.2f} s" if canvas.seconds else ""
+    return f"block {canvas.block + 1}, step {canvas.step}: {sum(live)} of {len(live)} decided{seconds}"

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 from types import TracebackType
 from typing import Any, Self
 
@@ -53,6 +54,13 @@ class Canvas:
     tokens: Sequence[str]
     decided: Sequence[bool]
     confidence: Sequence[float | None]
+    seconds: float = 0.0  # since the answer was asked for
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> "Canvas":
+        """A server's canvas; a newer server may say more of it."""
+        names = {field.name for field in dataclass_fields(cls)}
+        return cls(**{name: value for name, value in fields.items() if name in names})
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +144,7 @@ class ChatClient:
             yield BlockText(choice["delta"].get("content", ""))
         diffusion = chunk.get("diffusion", {})
         if "canvas" in diffusion:
-            canvas: dict[str, Any] = diffusion["canvas"]
-            yield Canvas(**{name: value for name, value in canvas.items() if name != "choice"})
+            yield Canvas.of(diffusion["canvas"])
         elif diffusion:
             yield Summary(
                 chunk["usage"]["completion_tokens"],

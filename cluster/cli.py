@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
+from easel.bench.harness.command import bench_app
+from easel.cluster.demo_model import DEMO_MODEL_NAME, demo_model
+
 if TYPE_CHECKING:
     from easel.cluster.config import ClusterConfig
 
-DEMO_MODEL_NAME = "easel-demo"
 PIPE_WIDTH = 200
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 app = typer.Typer(name="easel", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(bench_app, name="bench")
 
 ModelDir = Annotated[
     Path | None,
@@ -107,6 +110,28 @@ def chat(  # noqa: PLR0913, PLR0917 one parameter per option
 
 
 @app.command()
+def top(
+    url: Annotated[str, typer.Argument(help="Where a cluster serves.")] = DEFAULT_URL,
+    api_key: Annotated[
+        str | None, typer.Option(help="Default: the first of EASEL_API_KEYS.", show_default=False)
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print it once, as for a pipe.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 0.5,
+) -> None:
+    """Watch a running cluster: replicas, phases of their steps, queue, faults, requests. Ctrl-C ends."""
+    from easel.cluster.errors import ClusterError
+    from easel.cluster.top import show_once, watch
+    from easel.cluster.top_client import TopClient
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    try:
+        with TopClient(url, api_key or _first_key()) as client:
+            (show_once if once else watch)(client, console, every)
+    except ClusterError as error:
+        _fail(str(error))
+
+
+@app.command()
 def doctor(
     model_dir: ModelDir = None,
     preset: Preset = None,
@@ -186,41 +211,6 @@ def roofline(  # noqa: PLR0913, PLR0917 one parameter per option
 
 
 @app.command()
-def bench(  # noqa: PLR0913, PLR0917 one parameter per option
-    url: Annotated[str, typer.Argument(help="Where a cluster serves.")] = DEFAULT_URL,
-    record: Annotated[
-        Path | None, typer.Option(help="Write a trace for `easel simulate` into this file.")
-    ] = None,
-    requests: Annotated[int, typer.Option(min=1, help="Requests in all.")] = 200,
-    clients: Annotated[
-        int, typer.Option(min=1, help="Closed loop: so many requests are always under way.")
-    ] = 8,
-    rate: Annotated[
-        float, typer.Option(min=0.0, help="Open loop instead: arrivals a second, of a Poisson process.")
-    ] = 0.0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
-    thresholds: Annotated[
-        str, typer.Option(help="Confidences that decide a position, one drawn per request: 0.9,1.0.")
-    ] = "",
-    seed: Annotated[int, typer.Option(help="Of questions and arrivals.")] = 0,
-    api_key: Annotated[
-        str | None, typer.Option(help="Default: the first of EASEL_API_KEYS.", show_default=False)
-    ] = None,
-) -> None:
-    """Load a running cluster with questions whose answers are known, and say how it did."""
-    from easel.cluster.bench_view import run_load
-    from easel.cluster.errors import ClusterError
-    from easel.cluster.load_recorder import LoadPlan, as_thresholds
-
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
-    try:
-        plan = LoadPlan(requests, clients, rate, max_tokens, as_thresholds(thresholds), seed)
-        run_load(url, api_key or _first_key(), plan, record, console)
-    except ClusterError as error:
-        _fail(str(error))
-
-
-@app.command()
 def simulate(
     trace: Annotated[Path, typer.Option(help="A file written by `easel bench --record`.")],
     replicas: Annotated[
@@ -264,13 +254,6 @@ def serve_settings(
         if "EASEL_MODEL_NAME" not in environment:
             overrides |= {"model_name": DEMO_MODEL_NAME}
     return load_config(file, environment, overrides)
-
-
-def demo_model() -> Path:
-    """The checkpoint that comes with Easel."""
-    from importlib.resources import files
-
-    return Path(str(files("easel.demo"))) / "checkpoint"
 
 
 def _first_key() -> str:

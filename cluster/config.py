@@ -13,11 +13,14 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from easel.cluster.config_sections import (
+    AutoscalingSection,
     EngineSection,
     JournalSection,
+    LimitsSection,
     RaySection,
     SchedulerSection,
     Section,
+    TelemetrySection,
     TenantSection,
 )
 from easel.cluster.errors import ConfigError
@@ -49,26 +52,44 @@ class ClusterConfig(Section):
     stream_buffer: int = Field(
         default=64, ge=1, description="Blocks kept for a client that reads slowly; then it is cut off."
     )
+    limits: LimitsSection = LimitsSection()
     engine: EngineSection = EngineSection()
     scheduler: SchedulerSection = SchedulerSection()
     journal: JournalSection = JournalSection()
     ray: RaySection = RaySection()
+    telemetry: TelemetrySection = TelemetrySection()
+    autoscaling: AutoscalingSection = AutoscalingSection()
+
+    @property
+    def least_replicas(self) -> int:
+        """Worker replicas to begin with."""
+        return self.autoscaling.min_replicas if self.autoscaling.enabled else self.replicas
+
+    @property
+    def most_replicas(self) -> int:
+        """Worker replicas there may ever be at once."""
+        return self.autoscaling.max_replicas if self.autoscaling.enabled else self.replicas
 
     def gpus_of_a_replica(self, gpus: float) -> int:
         """What Ray, which has that many, is to give each; it hides them from processes that ask for none."""
-        return int(self.engine.device == "cuda" or (self.engine.device == "auto" and gpus >= self.replicas))
+        enough = self.engine.device == "auto" and gpus >= self.least_replicas
+        return int(enough or self.engine.device == "cuda")
 
 
 def load_config(
     file: Path | None = None,
     environment: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> ClusterConfig:
     """Merge the sources. `overrides` is nested as the file is; None in it means "not given".
+
+    `settings` stand for what would be in a file.
 
     Raises ConfigError, which names the source and the setting.
     """
     values = _read_file(file) if file is not None else {}
+    _merge(values, settings or {})
     _merge(values, _from_environment(environment or {}))
     _merge(values, overrides or {})
     try:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -114,6 +114,18 @@ class TenantSection(Section):
     )
 
 
+class LimitsSection(Section):
+    """How large one HTTP request may be; beyond it is refused."""
+
+    max_body_bytes: ByteSize = Field(default=ByteSize(4 * 1024 * 1024), ge=1, description="Bytes of a body.")
+    max_header_bytes: ByteSize = Field(
+        default=ByteSize(16 * 1024), ge=1, description="Bytes of all headers, names and values."
+    )
+    max_depth: int = Field(default=32, ge=1, description="Objects and lists within each other in a body.")
+    max_choices: int = Field(default=64, ge=1, description="Prompts times `n`.")
+    body_seconds: float = Field(default=30.0, gt=0, description="How long a body may take to arrive.")
+
+
 class SchedulerSection(Section):
     """The central scheduler and what a gateway does when a replica dies."""
 
@@ -180,6 +192,39 @@ class JournalSection(Section):
     embedded_memory_mb: int = Field(default=256, ge=16, description="Memory limit of the embedded Valkey.")
 
 
+class AutoscalingSection(Section):
+    """How many worker replicas there are, by what there is to do."""
+
+    enabled: bool = Field(
+        default=False, description="Whether the number of worker replicas follows the load; else it is fixed."
+    )
+    min_replicas: int = Field(default=1, ge=1, description="Worker replicas at least, and at the start.")
+    max_replicas: int = Field(default=4, ge=1, description="Worker replicas at most.")
+    target_wait_seconds: float = Field(
+        default=2.0, gt=0, description="Predicted wait for a slot, above which there are to be more replicas."
+    )
+    target_load: float = Field(
+        default=0.7,
+        gt=0,
+        le=1,
+        description="Share of what the replicas can do that may be in use before there are to be more.",
+    )
+    up_delay_seconds: float = Field(
+        default=5.0, ge=0, description="How long a need has to last before replicas are added."
+    )
+    down_delay_seconds: float = Field(
+        default=300.0, ge=0, description="How long fewer have to suffice before replicas are taken away."
+    )
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> "AutoscalingSection":
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(
+                f"max_replicas ({self.max_replicas}) must not be less than min_replicas ({self.min_replicas})"
+            )
+        return self
+
+
 class RaySection(Section):
     """The Ray that carries the processes."""
 
@@ -200,3 +245,43 @@ class RaySection(Section):
         default=120.0, gt=0, description="How long start-up may take before it is given up."
     )
     keep_logs: bool = Field(default=False, description="Keep Ray's logs after a clean stop.")
+
+
+class TelemetrySection(Section):
+    """Traces, metrics and logs."""
+
+    otlp_endpoint: str | None = Field(
+        default=None,
+        description="OpenTelemetry collector that takes OTLP over HTTP, such as http://collector:4318; "
+        "default: no traces.",
+        repr=False,
+    )
+    otlp_headers: str = Field(
+        default="",
+        description="Headers of what is sent there, as name=value,name=value; values percent-encoded.",
+        repr=False,
+    )
+    sample_ratio: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Share of requests that are traced, of those whose `traceparent` does not say.",
+    )
+    service_name: str = Field(default="easel", min_length=1, description="`service.name` of all spans.")
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Lines for people, or an object on each line for log collectors."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least urgent lines that are written; info has one for each answer."
+    )
+    log_prompts: bool = Field(
+        default=False, description="Write prompts and answers into the log, which is private data."
+    )
+    log_directory: Path | None = Field(
+        default=None,
+        description="Folder for a log file of each process; default: standard error, which Ray keeps.",
+    )
+    metrics_directory: Path | None = Field(
+        default=None,
+        description="Folder where gateways of one machine share their counts; default: a temporary one.",
+    )

@@ -1,6 +1,7 @@
 """The gateway's way into the cluster: place a request, relay its events, carry it over deaths."""
 
 import asyncio
+import contextvars
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
@@ -12,8 +13,11 @@ from easel.cluster.attempt import Attempt, Course, Event, Outcome, Replicas
 from easel.cluster.errors import JournalUnavailable, RetriesExhausted
 from easel.cluster.journal_records import Admission, JournaledRequest
 from easel.cluster.journal_writer import JournalWriter
+from easel.cluster.placement_watch import PlacementWatch, Unwatched
 from easel.cluster.progress import Progress
 from easel.cluster.replica_losses import ReplicaLosses
+from easel.cluster.tracing import current_traceparent
+from easel.cluster.work_spans import note_move
 from easel.scheduler.admission import AdmissionTicket
 from easel.scheduler.messages import BlockEvent, Placement
 from easel.scheduler.prefix_cache import page_chain
@@ -22,6 +26,7 @@ from easel.scheduler.request import Request
 LOGGER = logging.getLogger("easel.dispatch")
 
 _REFUSED_SECONDS = 0.1
+_LEFT = {Outcome.LOST: "replica_lost", Outcome.HANDED_OVER: "handed_over", Outcome.REFUSED: "refused"}
 
 
 class Scheduler(Protocol):
@@ -73,7 +78,9 @@ class RayBackend:
         page_size: int | None,
         max_attempts: int = 4,
         clock: Callable[[], float] = time.monotonic,
+        watch: PlacementWatch | None = None,
     ) -> None:
+        self._watch = watch or Unwatched()
         self._scheduler = scheduler
         self._replicas = replicas
         self._journal = journal
@@ -97,9 +104,10 @@ class RayBackend:
             while course.failures < self._max_attempts:
                 placement = await self._scheduler.place(self._ticket(course))
                 course.placed(placement)
+                self._watch.placed(request.request_id, placement.replica_id, course.placements)
                 if course.placements == 1:
                     self._writer.offer(Admission(replace(request, committed=())))
-                attempt = Attempt(placement, self._within_deadline(course))
+                attempt = Attempt(placement, self._within_deadline(course), traceparent=current_traceparent())
                 async with aclosing(attempt.run(self._replicas, self._losses)) as events:
                     async for event in events:
                         yield event
@@ -128,9 +136,27 @@ class RayBackend:
             status["journal"] = "degraded"
         return status
 
+    @property
+    def journal_degraded(self) -> bool:
+        """Whether what this gateway writes does not reach the journal now."""
+        return self._writer.degraded
+
+    @property
+    def journal_buffered(self) -> int:
+        """Records of this gateway that are not in the journal yet."""
+        return self._writer.buffered
+
+    @property
+    def journal_lag_seconds(self) -> float:
+        """Age of the oldest of them."""
+        return self._writer.lag_seconds
+
     async def _after(self, attempt: Attempt) -> AsyncGenerator[BlockEvent, None]:
         """What a replica that died had journaled beyond what it sent."""
         replica_id = attempt.placement.replica_id
+        if attempt.outcome in _LEFT:
+            self._watch.left(attempt.placement.request_id, replica_id, _LEFT[attempt.outcome])
+            note_move(attempt.placement, _LEFT[attempt.outcome])
         if attempt.outcome is Outcome.REFUSED:
             self._in_background(self._scheduler.report_leaving(replica_id))
         elif attempt.outcome is not Outcome.FINISHED:
@@ -171,6 +197,7 @@ class RayBackend:
             deadline_seconds=course.deadline_seconds,
             lease_epoch=course.lease_epoch,
             admitted=course.placements > 0 or bool(request.committed),
+            traceparent=current_traceparent(),
         )
 
     def _page_hashes(self, request: Request) -> tuple[bytes, ...]:
@@ -190,7 +217,8 @@ class RayBackend:
             self._in_background(self._losses.watch())
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+        # What goes on behind all requests belongs to none, nor to its trace.
+        task = asyncio.create_task(work, context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._end_of_background)
 

@@ -6,6 +6,7 @@ ClusterError
 │   └── ReplicaLeft    it is not one of the running ones any more, and takes no more requests
 ├── RetriesExhausted   the request's replica died too often
 ├── SchedulerLost      the central scheduler does not answer
+├── Withdrawn          somebody else ended the wait for a replica, or waits in its place
 ├── StaleLease         another owner has taken the request over
 ├── JournalUnavailable Redis cannot be reached
 ├── ConfigError        a setting is wrong
@@ -69,6 +70,17 @@ class SchedulerLost(ClusterError):
 
     def __reduce__(self) -> tuple[type["SchedulerLost"], tuple[float]]:
         return type(self), (self.waited_seconds,)
+
+
+class Withdrawn(ClusterError):
+    """A request that waited for a replica was ended meanwhile, or somebody else waits in its place."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"request {request_id} was ended, or placed anew, while it waited; try again.")
+        self.request_id = request_id
+
+    def __reduce__(self) -> tuple[type["Withdrawn"], tuple[str]]:
+        return type(self), (self.request_id,)
 
 
 class StaleLease(ClusterError):

@@ -6,24 +6,33 @@ See docs/decisions/0003-gateway-reaches-the-placed-replica.md.
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Generator
 
 import uvicorn
+from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
 
 from easel.cluster.answer_store import JournaledAnswers
 from easel.cluster.config import ClusterConfig
 from easel.cluster.dispatch import RayBackend
+from easel.cluster.edge_settings import edge_settings
 from easel.cluster.gateway.answer_drive import AnswerTimes
 from easel.cluster.gateway.app import build_gateway
-from easel.cluster.gateway.settings import GatewaySettings, system_sources
-from easel.cluster.gateway.tenancy import tenants_of
+from easel.cluster.gateway.cluster_view import ClusterView
+from easel.cluster.gateway.observation import CountedPlacements
+from easel.cluster.gateway.settings import system_sources
+from easel.cluster.gateway.timelines import Timelines
 from easel.cluster.gateway.tokenizer import ChatTokenizer
+from easel.cluster.gateway_observation import observed, shared_metrics
 from easel.cluster.journal import Journal, JournalSettings
 from easel.cluster.journal_writer import JournalWriter, nobody
+from easel.cluster.placement_watch import PlacementWatch
 from easel.cluster.replica_router import ServeReplicas
 from easel.cluster.scheduler_client import SchedulerClient
+from easel.cluster.telemetry import start_telemetry
+from easel.cluster.timeline_reports import TimelineReports
 from easel.worker.errors import WorkerError
 from easel.worker.model_info import read_model_info
 
@@ -36,9 +45,18 @@ class GatewayReplica:
     """Serves HTTP from its construction until its process ends."""
 
     async def __init__(
-        self, config: ClusterConfig, journal: JournalSettings, workers: DeploymentHandle[object]
+        self,
+        config: ClusterConfig,
+        journal: JournalSettings,
+        workers: DeploymentHandle[object],
+        drain_seconds: float = 0.0,
     ) -> None:
-        """Raises CheckpointError, or OSError when the port cannot be bound."""
+        """Raises CheckpointError, or OSError when the port cannot be bound.
+
+        `drain_seconds`: when Serve ends this gateway, its answers may take so long to come to their end.
+        """
+        self._drains = drain_seconds > 0.0
+        self._telemetry = start_telemetry(config.telemetry, "gateway", str(os.getpid()))
         try:
             model = read_model_info(config.model, config.model_name)
             tokenizer = ChatTokenizer.load(config.model)
@@ -50,36 +68,38 @@ class GatewayReplica:
             model = model.without_partial_steps
         page_size = config.engine.page_size or model.default_page_size
         connected = Journal(journal)
-        backend = build_backend(config, connected, workers, page_size if shares_prefix else None)
         sources = system_sources()
-        answers = JournaledAnswers(connected, sources.new_id(), config.journal.driver_seconds)
-        settings = GatewaySettings(
-            api_keys=config.api_keys,
-            tenants=tenants_of(config.tenants),
-            deadline_ms=config.deadline_ms,
-            stream_buffer=config.stream_buffer,
+        timelines = Timelines(sources.clock, sources.wall)
+        metrics = shared_metrics(config, sources.clock, model.block_length)
+        watch = CountedPlacements(timelines, metrics)
+        backend = build_backend(config, connected, workers, page_size if shares_prefix else None, watch)
+        reports = TimelineReports(
+            timelines, SchedulerClient(), sources.new_id(), lambda: backend.journal_degraded
         )
+        answers = JournaledAnswers(connected, sources.new_id(), config.journal.driver_seconds)
+        settings = edge_settings(config)
         times = AnswerTimes(driver_seconds=config.journal.driver_seconds)
-        app = build_gateway(backend, model, tokenizer, settings, sources, answers, times)
+        view = ClusterView(timelines, sources.clock, reports)
+        observation = observed(metrics, self._telemetry, backend)
+        app = build_gateway(backend, model, tokenizer, settings, sources, answers, times, view, observation)
+        self._reporting = asyncio.create_task(reports.run())
         self._answers = app.state.answers
         self._answers.start()  # answers that a dead gateway left are gone on with, asked for or not
-        self._server = _Server(
-            uvicorn.Config(
-                app,
-                log_level="warning",
-                access_log=False,
-                lifespan="off",
-                http="h11",  # the one of uvicorn's parsers that limits the size of headers
-                h11_max_incomplete_event_size=_HEADER_BYTES,
-                timeout_keep_alive=_IDLE_SECONDS,
-            )
-        )
+        self._server = _server_of(app, drain_seconds)
         self._serving = asyncio.create_task(self._server.serve([_listen(config.host, config.port)]))
 
     async def check_health(self) -> None:
         """Called by Serve, which replaces the gateway when this raises."""
         if self._serving.done():
             raise RuntimeError(f"the HTTP server has ended: {self._serving!r}")
+
+    async def __del__(self) -> None:
+        """Called by Serve before it ends this process: no new connections, and answers come to their end."""
+        if self._drains:
+            self._server.should_exit = True
+            await self._serving
+            await self._answers.stop()
+        await asyncio.to_thread(self._telemetry.stop)
 
 
 class _Server(uvicorn.Server):
@@ -90,8 +110,27 @@ class _Server(uvicorn.Server):
         yield
 
 
+def _server_of(app: FastAPI, drain_seconds: float) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,  # start_telemetry has seen to it
+            access_log=False,
+            lifespan="off",
+            http="h11",  # the one of uvicorn's parsers that limits the size of headers
+            h11_max_incomplete_event_size=_HEADER_BYTES,
+            timeout_keep_alive=_IDLE_SECONDS,
+            timeout_graceful_shutdown=max(1, int(drain_seconds)),
+        )
+    )
+
+
 def build_backend(
-    config: ClusterConfig, journal: Journal, workers: DeploymentHandle[object], page_size: int | None
+    config: ClusterConfig,
+    journal: Journal,
+    workers: DeploymentHandle[object],
+    page_size: int | None,
+    watch: PlacementWatch | None = None,
 ) -> RayBackend:
     """One process's way into the cluster. `page_size` None: prefixes are not shared."""
     settings = journal.settings
@@ -103,6 +142,7 @@ def build_backend(
         JournalWriter(journal, nobody, settings.flush_seconds, settings.buffer_records),
         page_size=page_size,
         max_attempts=config.scheduler.max_attempts,
+        watch=watch,
     )
 
 

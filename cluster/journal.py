@@ -20,7 +20,8 @@ drops what expires soonest, which must be what has ended and not who owns what. 
 a full Redis refuses writes: the journal counts as degraded, serving goes on.
 
 What a user of Redis's access lists needs, the prefix being `easel:` (top-level commands, then
-those of the scripts; HELLO and AUTH are everybody's):
+those of the scripts; HELLO and AUTH are everybody's; Redis before 7.2 does not know, and need not
+be told of, client|setinfo):
 
     ACL SETUSER easel on >PASSWORD resetkeys ~easel:* resetchannels -@all +evalsha +script|load +ping
         +client|setinfo +time +hget +hmget +hset +hsetnx +hdel +hexists +hgetall +pexpire +pttl +zadd +zrem

@@ -7,6 +7,7 @@ answer without a part, and the owner is asked to offer the rest of the request a
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -47,13 +48,16 @@ class JournalWriter:
         buffer_records: int = 20_000,
         *,
         on_forgotten: Callable[[str], None] = nobody,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._journal = journal
         self._on_stale = on_stale
         self._on_forgotten = on_forgotten
         self._flush_seconds = flush_seconds
         self._limit = buffer_records
+        self._clock = clock
         self._buffer: deque[Record] = deque()
+        self._offered_at: deque[float] = deque()  # when each of the buffer's records came
         self._tokens = 0  # in the buffer's records
         self._renewals: set[Renewal] = set()  # in the buffer
         self._offered = asyncio.Event()
@@ -64,6 +68,11 @@ class JournalWriter:
     def buffered(self) -> int:
         return len(self._buffer)
 
+    @property
+    def lag_seconds(self) -> float:
+        """Age of the oldest record that is not written yet."""
+        return self._clock() - self._offered_at[0] if self._offered_at else 0.0
+
     def offer(self, record: Record) -> None:
         """Queue a record; when the buffer is full the oldest are lost, and counted."""
         if isinstance(record, Renewal):
@@ -71,6 +80,7 @@ class JournalWriter:
                 return  # one is as good as many
             self._renewals.add(record)
         self._buffer.append(record)
+        self._offered_at.append(self._clock())
         self._tokens += _tokens(record)
         while len(self._buffer) > self._limit or self._tokens > self._limit * _TOKENS_PER_RECORD:
             if len(self._buffer) == 1:
@@ -122,6 +132,7 @@ class JournalWriter:
 
     def _pop(self) -> None:
         record = self._buffer.popleft()
+        self._offered_at.popleft()
         self._tokens -= _tokens(record)
         if isinstance(record, Renewal):
             self._renewals.discard(record)

@@ -151,7 +151,7 @@ def _wait_until_ready(config: ClusterConfig, alive: Callable[[], bool]) -> None:
         while alive() and time.monotonic() < deadline:
             try:
                 health = client.get("/health").json()
-                if len(health.get("replicas", ())) >= config.replicas:
+                if len(health.get("replicas", ())) >= config.least_replicas:
                     return
                 seen = str(health)
             except (httpx.HTTPError, ValueError) as error:

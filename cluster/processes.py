@@ -4,6 +4,7 @@ Ray reads its environment when it is first imported, so nothing here may import 
 """
 
 import logging
+import os
 import shutil
 import signal
 import tempfile
@@ -23,9 +24,12 @@ from easel.cluster.gateway.tenancy import tenants_of
 from easel.cluster.gateway.tokenizer import ChatTokenizer
 from easel.cluster.journal import Journal
 from easel.cluster.loading_progress import loading_bars
+from easel.cluster.log_format import LogOrigin, configure_logging
 from easel.cluster.names import APPLICATION, WORKERS
 from easel.cluster.ray_environment import environment, is_free, ray_environment, serve_environment
-from easel.cluster.scheduler_actor import ACTOR_NAME, NAMESPACE, SchedulerActor
+from easel.cluster.scheduler_actor import NAMESPACE
+from easel.cluster.scheduler_start import start_scheduler
+from easel.cluster.tracing import check_collector
 from easel.cluster.valkey_server import EmbeddedValkey
 from easel.worker.model_info import read_model_info
 
@@ -33,7 +37,6 @@ LOGGER = logging.getLogger("easel.processes")
 
 Report = Callable[[str], None]
 
-_SCHEDULER_CALLS = 10_000  # a waiting request is a call in progress
 _KILL_SECONDS = 5.0
 
 
@@ -43,6 +46,7 @@ def bring_up(config: ClusterConfig, resources: ExitStack, report: Report) -> Clu
     Raises PortTaken, StartFailed, ConfigError, or CheckpointError for an unusable model directory.
     """
     config = config.model_copy(update={"model": config.model.resolve()})  # processes start elsewhere
+    config = _observed(config, resources)
     model = read_model_info(config.model, config.model_name)
     if not (config.model / "tokenizer.json").is_file():
         ChatTokenizer.load(config.model)  # another kind may do; better to know before anything is started
@@ -59,8 +63,24 @@ def bring_up(config: ClusterConfig, resources: ExitStack, report: Report) -> Clu
         _start_ray(config, resources, report)
     else:
         _join_ray(config.ray.address, resources, report)
-    report(f"loading {model.name} in {config.replicas} replicas")
+    report(f"loading {model.name} in {config.least_replicas} replicas")
     return _deploy(config, journal_url, resources, Console(stderr=True))
+
+
+def _observed(config: ClusterConfig, resources: ExitStack) -> ClusterConfig:
+    """Sets up this process's log; gateways here get a folder for their counts, which goes in the end.
+
+    Raises ConfigError for a collector's address or headers that cannot be used.
+    """
+    check_collector(config.telemetry)
+    configure_logging(config.telemetry, LogOrigin("serve", str(os.getpid())))
+    changes: dict[str, Path] = {}
+    if config.telemetry.metrics_directory is None and config.ray.address is None:
+        changes["metrics_directory"] = Path(tempfile.mkdtemp(prefix="easel-metrics-"))
+        resources.callback(shutil.rmtree, changes["metrics_directory"], ignore_errors=True)
+    if config.telemetry.log_directory is not None:
+        changes["log_directory"] = config.telemetry.log_directory.resolve()
+    return config.model_copy(update={"telemetry": config.telemetry.model_copy(update=changes)})
 
 
 def _start_valkey(config: ClusterConfig, resources: ExitStack, report: Report) -> str:
@@ -122,23 +142,11 @@ def _deploy(
     from ray import serve  # noqa: PLC0415
     from ray.exceptions import RayError  # noqa: PLC0415
 
-    from easel.cluster.app import (  # noqa: PLC0415
-        build_application,
-        cluster_limits,
-        journal_settings,
-    )
+    from easel.cluster.app import build_application, journal_settings  # noqa: PLC0415
 
     settings = journal_settings(config, journal_url)
     Journal(settings)  # a URL or certificate that cannot be used is better known here
-    actor = ray.remote(SchedulerActor).options(
-        name=ACTOR_NAME,
-        namespace=NAMESPACE,
-        lifetime="detached",
-        max_restarts=-1,
-        max_concurrency=_SCHEDULER_CALLS,
-        num_cpus=0,
-    )
-    scheduler = actor.remote(cluster_limits(config), settings, config.scheduler.no_replica_seconds)
+    scheduler = start_scheduler(config, settings)
     # On a cluster of others, other applications may run and the scheduler would outlive this process.
     joined = config.ray.address is not None
     resources.callback(cast(Any, ray).kill, scheduler)

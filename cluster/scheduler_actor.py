@@ -8,14 +8,23 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import astuple, replace
+from dataclasses import replace
 
-from easel.cluster.errors import JournalUnavailable, NoReplica
+from easel.cluster.cluster_state import ClusterState, GatewayReport, StoredTimeline, Told
+from easel.cluster.cluster_watch import ClusterWatch
+from easel.cluster.config_sections import TelemetrySection
+from easel.cluster.errors import JournalUnavailable, NoReplica, Withdrawn
 from easel.cluster.journal import Journal, JournalSettings
+from easel.cluster.loss_news import LossNews
+from easel.cluster.replica_load import load_of
 from easel.cluster.serve_status import serve_stops_a_worker
+from easel.cluster.tallies import ClusterTallies, tallies_of
+from easel.cluster.telemetry import start_telemetry
+from easel.cluster.work_spans import PlacementSpan
 from easel.scheduler.admission import AdmissionTicket
 from easel.scheduler.central import ClusterLimits, ClusterScheduler
 from easel.scheduler.errors import Draining, SchedulerError
+from easel.scheduler.fleet_load import FleetLoad, fleet_load
 from easel.scheduler.messages import Placement, ReplicaDigest, ReplicaOrders
 
 LOGGER = logging.getLogger("easel.scheduler")
@@ -24,7 +33,6 @@ ACTOR_NAME = "easel-scheduler"
 NAMESPACE = "easel"
 _TICK_SECONDS = 0.25
 _AVOIDANCE_SECONDS = 3.0
-_LONGEST_POLL_SECONDS = 10.0
 
 
 class SchedulerActor:
@@ -38,21 +46,23 @@ class SchedulerActor:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         is_stopping: Callable[[], Awaitable[bool]] = serve_stops_a_worker,
+        telemetry: TelemetrySection | None = None,
     ) -> None:
+        self._tracing = start_telemetry(telemetry, "scheduler", ACTOR_NAME).tracing
         self._central = ClusterScheduler(limits)
         self._journal_settings = journal
         self._no_replica_seconds = no_replica_seconds
         self._clock = clock  # seconds, monotonic
         self._is_stopping = is_stopping
         self._wall = wall  # seconds since the Unix epoch
+        self._watch = ClusterWatch(clock, wall)
         self._journal: Journal | None = None
-        self._journal_away = False
         self._placing: dict[str, asyncio.Future[str]] = {}  # request id -> replica id, once it is known
         self._digests: dict[str, ReplicaDigest] = {}
-        self._losses: list[str] = []
+        self._digests_heard = 0
+        self._losses = LossNews()
         self._loading: dict[str, tuple[int, int]] = {}  # replica id -> tensors read, tensors in all
         self._load_failures: dict[str, None] = {}  # what replicas said that did not come up, each once
-        self._news = asyncio.Condition()
         self._last_epoch = 0
         self._closing = False
         self._calls: Counter[str] = Counter()  # of `place`, by request id
@@ -67,11 +77,10 @@ class SchedulerActor:
             raise Draining("the cluster")
         self._calls[ticket.request_id] += 1
         try:
-            return await self._place(ticket)
+            with PlacementSpan(self._tracing, ticket, self._central.waiting) as span:
+                return span.placed(await self._place(ticket))
         finally:
-            self._calls[ticket.request_id] -= 1
-            if not self._calls[ticket.request_id]:
-                del self._calls[ticket.request_id]
+            self._calls -= Counter((ticket.request_id,))
 
     async def is_placing(self, request_id: str) -> bool:
         """Whether a call of `place` for the request is under way; one to an earlier incarnation is not."""
@@ -81,9 +90,7 @@ class SchedulerActor:
         ticket = replace(ticket, excluded=ticket.excluded | self._to_avoid())
         while True:
             self._central.admit(ticket, self._clock())
-            superseded = self._placing.pop(ticket.request_id, None)
-            if superseded is not None:
-                superseded.cancel()
+            self._refuse(ticket.request_id, Withdrawn(ticket.request_id))
             placed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             self._placing[ticket.request_id] = placed
             self._dispatch()
@@ -96,9 +103,7 @@ class SchedulerActor:
     async def end(self, request_id: str, output_tokens: int) -> None:
         """The request has finished, or its client left, after so many tokens."""
         self._central.finished(request_id, output_tokens)
-        waiting = self._placing.pop(request_id, None)
-        if waiting is not None:
-            waiting.cancel()
+        self._refuse(request_id, Withdrawn(request_id))
         self._dispatch()
 
     async def digest(self, digest: ReplicaDigest) -> ReplicaOrders:
@@ -106,7 +111,9 @@ class SchedulerActor:
         self._start()
         now = self._clock()
         self._digests[digest.replica_id] = digest
+        self._digests_heard += 1
         self._central.on_digest(digest, now)
+        self._watch.heard(digest)
         self._dispatch()
         orders = self._central.orders(digest.replica_id, now)
         return replace(orders, drain=digest.replica_id in self._leaving)
@@ -145,6 +152,7 @@ class SchedulerActor:
         if replica_id in self._central.replicas:
             self._leaving.add(replica_id)
             self._central.drain(replica_id)
+            self._watch.draining(replica_id)
             self._dispatch()
 
     async def close_admission(self) -> None:
@@ -163,16 +171,8 @@ class SchedulerActor:
         return list(self._central.replicas)
 
     async def losses(self, known: int) -> tuple[int, list[str]]:
-        """Wait for replicas lost after the first `known`; a negative or too high count starts anew."""
-        if not 0 <= known <= len(self._losses):
-            return len(self._losses), []
-        async with self._news:
-            try:
-                async with asyncio.timeout(_LONGEST_POLL_SECONDS):
-                    await self._news.wait_for(lambda: len(self._losses) > known)
-            except TimeoutError:
-                return known, []
-        return len(self._losses), self._losses[known:]
+        """See LossNews.after."""
+        return await self._losses.after(known)
 
     async def status(self) -> dict[str, object]:
         """For /health and operators."""
@@ -180,10 +180,32 @@ class SchedulerActor:
         return {
             "replicas": list(self._central.replicas),
             "waiting": self._central.waiting,
-            "load": {name: _load(self._digests[name]) for name in self._central.replicas},
-            "lost_replicas": len(self._losses),
+            "load": {name: load_of(self._digests[name]) for name in self._central.replicas},
+            "lost_replicas": self._losses.unexpected,
             "journal": "degraded" if await self._journal_is_away() else "ok",
         }
+
+    async def watch(self) -> ClusterState:
+        """All that there is to see, of all tenants."""
+        self._start()
+        await self._journal_is_away()
+        return self._watch.state(self._central.replicas, self._central.waiting, self._losses.unexpected)
+
+    async def tallies(self) -> ClusterTallies:
+        """Numbers alone, for /metrics."""
+        return tallies_of(await self.watch(), self._central.predicted_wait(self._clock()))
+
+    async def take_report(self, report: GatewayReport) -> Told:
+        """What a gateway has seen."""
+        return self._watch.take(report)
+
+    async def timeline(self, answer_id: str) -> StoredTimeline | None:
+        """What became of an answer, of whichever tenant."""
+        return self._watch.timeline(answer_id)
+
+    async def fleet_load(self) -> FleetLoad:
+        """What there is to do, for whoever decides on the number of replicas."""
+        return fleet_load(self._central, self._digests, self._leaving, self._clock())
 
     async def close(self) -> None:
         """Give up the connection and the clock; the actor is not used any more."""
@@ -194,10 +216,11 @@ class SchedulerActor:
 
     async def _wait_for(self, placed: asyncio.Future[str], request_id: str) -> str:
         while True:
+            heard = self._digests_heard
             done, _ = await asyncio.wait({placed}, timeout=self._no_replica_seconds)
             if done:
                 return placed.result()
-            if not self._central.replicas:
+            if not self._central.replicas and self._digests_heard == heard:
                 await self.end(request_id, 0)
                 raise NoReplica(self._no_replica_seconds)
 
@@ -214,7 +237,7 @@ class SchedulerActor:
         self._avoided = {name: until for name, until in self._avoided.items() if until > now}
         return frozenset(self._avoided)
 
-    def _refuse(self, request_id: str, error: SchedulerError) -> None:
+    def _refuse(self, request_id: str, error: SchedulerError | Withdrawn) -> None:
         placed = self._placing.pop(request_id, None)
         if placed is not None and not placed.done():
             placed.set_exception(error)
@@ -224,10 +247,10 @@ class SchedulerActor:
         floor = max(self._last_epoch, ticket.lease_epoch, int(self._wall() * 1000))
         try:
             epoch = await self._connected().acquire_lease(ticket.request_id, replica_id, floor)
-            self._journal_away = False
+            self._watch.journal(away=False)
         except JournalUnavailable as error:
             LOGGER.warning("lease of %s is not in the journal: %s", ticket.request_id, error)
-            self._journal_away = True
+            self._watch.journal(away=True)
             epoch = floor + 1
         self._last_epoch = max(self._last_epoch, epoch)
         return epoch
@@ -235,9 +258,11 @@ class SchedulerActor:
     async def _journal_is_away(self) -> bool:
         try:
             await self._connected().ping()
+            away = False
         except JournalUnavailable:
-            return True
-        return False
+            away = True
+        self._watch.journal(away=away)
+        return away
 
     def _connected(self) -> Journal:
         if self._journal is None:
@@ -247,13 +272,13 @@ class SchedulerActor:
     async def _remove(self, replica_id: str) -> None:
         if replica_id not in self._central.replicas:
             return
-        LOGGER.warning("replica %s is lost", replica_id)
+        expected = replica_id in self._leaving
+        LOGGER.log(logging.INFO if expected else logging.WARNING, "replica %s is gone", replica_id)
         self._central.remove_replica(replica_id)
         self._digests.pop(replica_id, None)
+        self._watch.gone(replica_id, expected=expected)
         self._leaving.discard(replica_id)
-        async with self._news:
-            self._losses.append(replica_id)
-            self._news.notify_all()
+        await self._losses.add(replica_id, expected=expected)
 
     def _start(self) -> None:
         if self._ticker is None:
@@ -269,24 +294,3 @@ class SchedulerActor:
                 self._refuse(request_id, error)
             self._dispatch()
             await asyncio.sleep(_TICK_SECONDS)
-
-
-def _load(digest: ReplicaDigest) -> dict[str, object]:
-    """The part of a digest an operator looks at."""
-    return {
-        "slots": digest.slots,
-        "slots_used": digest.slots_used,
-        "waiting": digest.waiting,
-        "pages": digest.pages,
-        "pages_available": digest.pages_available,
-        "steps_per_block": digest.steps_per_block,
-        "step_seconds": digest.step_seconds,
-        "blocks": digest.blocks,
-        "committed_tokens": digest.committed_tokens,
-        "block_length": digest.block_length,
-        "page_size": digest.page_size,
-        "cost": list(astuple(digest.cost)),
-        "cost_error": digest.cost_error,
-        "preemptions": digest.preemptions,
-        "draining": digest.draining,
-    }

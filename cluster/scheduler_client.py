@@ -2,20 +2,24 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
-from easel.cluster.errors import ClusterError, SchedulerLost
+from easel.cluster.cluster_state import ClusterState, GatewayReport, StoredTimeline, Told
+from easel.cluster.errors import ClusterError, SchedulerLost, Withdrawn
 from easel.cluster.scheduler_actor import ACTOR_NAME, NAMESPACE
+from easel.cluster.tallies import ClusterTallies
 from easel.scheduler.admission import AdmissionTicket
 from easel.scheduler.errors import SchedulerError
 from easel.scheduler.messages import Placement, ReplicaDigest, ReplicaOrders
 
 _RETRY_SECONDS = 0.1
 _PATIENCE_SECONDS = 30.0
+_WITHDRAWALS = 3  # after so many somebody else seems to want the request too
 _WATCH_SECONDS = 2.0  # between two questions whether a long call is still known
 
 Reply = TypeVar("Reply")
@@ -28,7 +32,15 @@ class SchedulerClient:
         self._actor: ActorHandle[Any] | None = None
 
     async def place(self, ticket: AdmissionTicket) -> Placement:
-        """Waits for a replica. Raises QueueFull, NoReplica, or SchedulerLost."""
+        """Waits for a replica. Raises QueueFull, NoReplica, SchedulerLost, or Withdrawn.
+
+        A request that comes back soon after its client left may meet the end of its earlier course,
+        which withdraws it; it is placed again, but not for ever: two may want the same request.
+        """
+        for _ in range(_WITHDRAWALS):
+            with suppress(Withdrawn):
+                return await self._persist(lambda actor: watched(actor, ticket))
+            await asyncio.sleep(_RETRY_SECONDS)
         return await self._persist(lambda actor: watched(actor, ticket))
 
     async def end(self, request_id: str, output_tokens: int) -> None:
@@ -54,6 +66,22 @@ class SchedulerClient:
     async def digest(self, digest: ReplicaDigest) -> ReplicaOrders:
         """Raises SchedulerLost at once."""
         return await self._call(lambda actor: actor.digest.remote(digest))
+
+    async def take_report(self, report: GatewayReport) -> Told:
+        """Raises SchedulerLost at once."""
+        return await self._call(lambda actor: actor.take_report.remote(report))
+
+    async def watch(self) -> ClusterState:
+        """Raises SchedulerLost at once."""
+        return await self._call(lambda actor: actor.watch.remote())
+
+    async def tallies(self) -> ClusterTallies:
+        """Raises SchedulerLost at once."""
+        return await self._call(lambda actor: actor.tallies.remote())
+
+    async def timeline(self, answer_id: str) -> StoredTimeline | None:
+        """Raises SchedulerLost at once."""
+        return await self._call(lambda actor: actor.timeline.remote(answer_id))
 
     async def loading(self, replica_id: str, done: int, total: int) -> None:
         """Best effort: it is only shown."""

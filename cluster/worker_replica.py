@@ -3,11 +3,12 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ray import serve
 
+from easel.cluster.config_sections import TelemetrySection
 from easel.cluster.errors import ReplicaLost, SchedulerLost
 from easel.cluster.journal import Journal, JournalSettings
 from easel.cluster.journal_records import Record
@@ -15,6 +16,8 @@ from easel.cluster.journal_writer import JournalWriter
 from easel.cluster.loading_progress import LoadingReports
 from easel.cluster.replica_streams import Event, ReplicaStreams
 from easel.cluster.scheduler_client import SchedulerClient
+from easel.cluster.telemetry import start_telemetry
+from easel.cluster.work_spans import GenerationSpan
 from easel.scheduler.errors import SchedulerError
 from easel.scheduler.messages import GenerationTask, ReplicaOrders
 from easel.worker.config import EngineConfig
@@ -38,6 +41,7 @@ class ReplicaSettings:
     engine: EngineConfig
     journal: JournalSettings
     hang_seconds: float = 30.0  # a step that takes longer counts as the end of the replica
+    telemetry: TelemetrySection | None = None
 
 
 class WorkerReplica:
@@ -46,6 +50,7 @@ class WorkerReplica:
     async def __init__(self, settings: ReplicaSettings) -> None:
         """Returns once the model is loaded. Raises WorkerError when it cannot be."""
         self._replica_id: str = serve.get_replica_context().replica_id.unique_id
+        self._telemetry = start_telemetry(settings.telemetry, "worker", self._replica_id)
         self._scheduler = SchedulerClient()
         self._draining = False
         self._hang_seconds = settings.hang_seconds
@@ -80,8 +85,10 @@ class WorkerReplica:
         """
         if replica_id != self._replica_id:
             raise ReplicaLost(replica_id, f"this is {self._replica_id}")
-        async for event in self._streams.run(task):
-            yield event
+        with GenerationSpan(self._telemetry.tracing, task, replica_id) as span:
+            async for event in self._streams.run(task):
+                span.take(event)
+                yield event
 
     async def check_health(self) -> None:
         """Called by Serve, which replaces the replica when this raises."""
@@ -92,6 +99,10 @@ class WorkerReplica:
         for task in self._tasks:
             if task.done():
                 raise EngineStopped(f"background work ended: {task!r}")
+
+    def __del__(self) -> None:
+        """Called by Serve before it ends this process."""
+        self._telemetry.stop()
 
     @property
     def _hangs(self) -> bool:
@@ -128,7 +139,11 @@ class WorkerReplica:
                 await asyncio.sleep(_IDLE_DIGEST_SECONDS)  # silence tells the scheduler
                 continue
             sequence += 1
-            digest = self._engine.digest(self._replica_id, sequence)
+            digest = replace(
+                self._engine.digest(self._replica_id, sequence),
+                journal_buffered=self._writer.buffered,
+                journal_lag_seconds=self._writer.lag_seconds,
+            )
             try:
                 async with asyncio.timeout(_DIGEST_PATIENCE_SECONDS):
                     orders = await self._scheduler.digest(digest)

@@ -24,6 +24,7 @@ from easel.scheduler.messages import (
 from easel.scheduler.preemption import Preemption
 from easel.scheduler.progress import event_of, hand_over_event
 from easel.scheduler.queue import RefreshQueue, update_due
+from easel.scheduler.recent_steps import RecentSteps
 from easel.scheduler.request import Request
 from easel.scheduler.summary import Summary
 from easel.scheduler.totals import Totals
@@ -50,6 +51,7 @@ class LocalScheduler:
         self.cost = cost if cost is not None else CostModel()
         self._compose = composer_of(compose_policy)
         self._balances = compose_policy is ComposePolicy.BALANCED
+        self.recent = RecentSteps()
         self._books = Books(shape)
         self._queue = queue if queue is not None else RefreshQueue()
         self._states: dict[str, RequestState] = {}
@@ -152,7 +154,8 @@ class LocalScheduler:
         if plan is not planned:
             load = Workload.of(plan.rows)
         self.cost.observe(load, result.seconds / result.steps)
-        self._totals.add_steps(result.steps, load, result.seconds)
+        self._totals.add_steps(result.steps, load, result.seconds, plan.predicted_seconds)
+        self.recent.add(self._totals.steps, load, plan.predicted_seconds, result.seconds / result.steps)
         for row in plan.rows:
             if not row.kind.writes_pages:
                 break

@@ -141,6 +141,17 @@ class BlockEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class StepSample:
+    """What one plan came to; where its forward was repeated, the seconds are a forward's mean."""
+
+    step: int  # forwards of this replica up to and with its last one
+    refresh_tokens: int  # of one forward
+    reuse_tokens: int
+    predicted_seconds: float  # of one forward
+    actual_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class CostCoefficients:
     """seconds = constant + per_token·tokens + per_pair·Σ(queries × keys) + per_head_row·head rows."""
 
@@ -177,6 +188,17 @@ class PhasePolicy:
     preempt: bool = True  # a request of a sooner class may take a later one's slot
 
 
+STEP_BOUNDS = (0.001, 0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramCounts:
+    """Steps by how long they took, since the replica's start."""
+
+    counts: tuple[int, ...] = ()  # one for each range that ends at a STEP_BOUNDS, and one beyond; (): none
+    sum_seconds: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class ReplicaDigest:
     """A replica's state as the central scheduler sees it, sent 10–20 times a second."""
@@ -209,6 +231,11 @@ class ReplicaDigest:
     least_slack: float | None = None  # seconds; of whoever waits or runs here; negative: a target is missed
     preemptions: int = 0  # since start
     draining: bool = False  # takes no more requests
+    recent: tuple[StepSample, ...] = ()  # some of the steps since the last digest, oldest first
+    step_times: HistogramCounts = HistogramCounts()
+    predicted_times: HistogramCounts = HistogramCounts()  # of the same steps, as the cost model foresaw them
+    journal_buffered: int = 0  # records that are not in the journal yet
+    journal_lag_seconds: float = 0.0  # age of the oldest of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,3 +289,4 @@ class GenerationTask:
     request: Request
     lease_epoch: int
     history: tuple[BlockEvent, ...] = ()
+    traceparent: str = ""  # W3C trace context of the gateway's attempt; "": the request is not traced

@@ -61,6 +61,8 @@ class Summary:
             least_slack=self._least_slack(now),
             preemptions=totals.preemptions,
             draining=draining,
+            step_times=totals.step_times.counts(),
+            predicted_times=totals.predicted_times.counts(),
         )
 
     def _blocks_left(self) -> float:

@@ -1,9 +1,10 @@
 """Counts and running means of one replica, for its digests and metrics."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from easel.scheduler.cost import Workload
+from easel.scheduler.histogram import StepTimes
 from easel.scheduler.messages import CanvasResult
 from easel.scheduler.steps import StepHistogram
 
@@ -40,6 +41,8 @@ class Totals:
     output_share: RunningMean  # output tokens / max_tokens of requests that ended
     histogram: StepHistogram
     preemptions: int = 0
+    step_times: StepTimes = field(default_factory=StepTimes)
+    predicted_times: StepTimes = field(default_factory=StepTimes)
 
     @staticmethod
     def zero() -> "Totals":
@@ -55,12 +58,14 @@ class Totals:
             histogram=StepHistogram(),
         )
 
-    def add_steps(self, count: int, load: Workload, seconds: float) -> None:
-        """Forwards over the same rows, which took `seconds` together."""
+    def add_steps(self, count: int, load: Workload, seconds: float, predicted_seconds: float) -> None:
+        """Forwards over the same rows, which took `seconds` together; each was predicted to take so long."""
         self.steps += count
         self.refresh_tokens += count * (load.tokens - load.reuse_tokens)
         self.reuse_tokens += count * load.reuse_tokens
         self.step_seconds.add(seconds / count)
+        self.step_times.add(seconds / count, count)
+        self.predicted_times.add(predicted_seconds, count)
 
     def add_block(self, path: Sequence[CanvasResult], tokens: int) -> None:
         """A finished block: the results of its steps, and its output tokens."""

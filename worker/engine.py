@@ -4,7 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from easel.scheduler.local import LocalScheduler
-from easel.scheduler.messages import BlockEvent, CanvasSnapshot, PhasePolicy, ReplicaDigest, ReplicaShape
+from easel.scheduler.messages import (
+    BlockEvent,
+    CanvasSnapshot,
+    PhasePolicy,
+    ReplicaDigest,
+    ReplicaShape,
+    StepSample,
+)
 from easel.scheduler.request import FinishReason, Request
 from easel.worker.host_loop import never
 from easel.worker.model_info import ModelInfo
@@ -73,6 +80,10 @@ class Engine:
 
     def digest(self, replica_id: str, sequence: int) -> ReplicaDigest:
         return self.scheduler.digest(replica_id, sequence)
+
+    def take_recent_steps(self) -> tuple[StepSample, ...]:
+        """Some of the steps since the last call; another thread than the stepping one may ask."""
+        return self.scheduler.recent.take()
 
     def check(self) -> None:
         """Raises BrokenBooks when slots or pages do not balance."""

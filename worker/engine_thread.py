@@ -117,10 +117,11 @@ class EngineThread:
         self._post(_Drain())
 
     def digest(self, replica_id: str, sequence: int) -> ReplicaDigest:
-        """The state after the last step, stamped anew."""
-        if self._digest is None:
+        """The state after the last step, stamped anew, and some of the steps since the last call."""
+        if self._engine is None or self._digest is None:
             raise EngineStopped("it has not been started")
-        return replace(self._digest, replica_id=replica_id, sequence=sequence)
+        recent = self._engine.take_recent_steps()
+        return replace(self._digest, replica_id=replica_id, sequence=sequence, recent=recent)
 
     def stop(self) -> None:
         """End the loop after the step in progress; requests still running get no more events."""

@@ -24,6 +24,7 @@ class AnswerContent:
     stops: tuple[str, ...] = ()
     choices_per_prompt: int = 1
     response: Json = field(default_factory=dict[str, object])  # of the Responses API: what its objects repeat
+    traceparent: str = ""  # of the HTTP request that began it; what is done for it later belongs there
 
     def to_json(self) -> str:
         return json.dumps(
@@ -37,6 +38,7 @@ class AnswerContent:
                 "stops": self.stops,
                 "choices_per_prompt": self.choices_per_prompt,
                 "response": self.response,
+                "traceparent": self.traceparent,
             },
             separators=(",", ":"),
         )

@@ -10,11 +10,13 @@ from easel.cluster.errors import JournalUnavailable, StaleLease
 from easel.cluster.gateway.answer_content import request_from_here
 from easel.cluster.gateway.answer_log import AnswerLog
 from easel.cluster.gateway.backend import AnswerStore, Backend
-from easel.cluster.gateway.choice import Choice, close
+from easel.cluster.gateway.choice import CanvasDelta, Choice, close
 from easel.cluster.gateway.errors import Interrupted
 from easel.cluster.gateway.metrics import GatewayMetrics
+from easel.cluster.gateway.timelines import Timelines
 from easel.cluster.journal_records import AnswerRecord, AnswerStatus
 from easel.cluster.tasks import end_tasks
+from easel.cluster.tracing import current_trace_id
 from easel.scheduler.messages import BlockEvent
 
 
@@ -48,6 +50,7 @@ class Drive:
     metrics: GatewayMetrics
     times: AnswerTimes
     wall: Callable[[], float]
+    timelines: Timelines
 
     async def run(self, store: AnswerStore | None, *, claimed: bool) -> Turn:
         """Until the answer is finished, or this gateway's turn is over.
@@ -55,6 +58,9 @@ class Drive:
         What is not claimed yet is claimed while its requests run already; nothing is shown before.
         Raises what the backend raises.
         """
+        record = self.record
+        choices, trace_id = self.log.choices, current_trace_id()
+        self.timelines.drive(record.answer_id, record.tenant, self.created, choices, trace_id)
         mine = asyncio.Event()
         tasks = [asyncio.create_task(self._pump_all(mine))]
         if store is None:
@@ -85,8 +91,13 @@ class Drive:
         try:
             async for event in stream:
                 await mine.wait()
-                if isinstance(event, BlockEvent) and event.block_index >= 0:
+                if not isinstance(event, BlockEvent):
+                    seconds = self.timelines.seconds(self.record.answer_id)
+                    self.log.show(CanvasDelta(choice.index, event, seconds))
+                    continue
+                if event.block_index >= 0:
                     watch.block(event)
+                    self.timelines.block(self.record.answer_id, choice, event)
                 self.log.take(choice.index, event)
                 if choice.finish is not None:
                     return

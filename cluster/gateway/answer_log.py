@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from easel.cluster.gateway.choice import CanvasDelta, Choice, Delta, TextDelta
 from easel.cluster.journal_records import JournaledRequest
-from easel.scheduler.messages import BlockEvent, CanvasSnapshot
+from easel.scheduler.messages import BlockEvent
 
 CANVASES_KEPT = 4  # of each choice, for a reader that is slow; the oldest are dropped
 
@@ -32,14 +32,15 @@ class AnswerLog:
         """Whether nothing will be added any more."""
         return self.finished or self.error is not None
 
-    def take(self, index: int, event: BlockEvent | CanvasSnapshot) -> None:
-        """Add what a choice's backend brought. Raises Interrupted."""
-        if isinstance(event, CanvasSnapshot):
-            for reader in self.readers:
-                reader.show(index, event)
-            return
+    def take(self, index: int, event: BlockEvent) -> None:
+        """Add the block that a choice's backend brought. Raises Interrupted."""
         self.choices[index].take(event)
         self._tell()
+
+    def show(self, canvas: CanvasDelta) -> None:
+        """Pass on a canvas to those who draw it; it is not kept for others."""
+        for reader in self.readers:
+            reader.show(canvas)
 
     def take_journaled(self, requests: Sequence[JournaledRequest | None]) -> None:
         """Add those of the journal's blocks that are not there yet."""
@@ -89,7 +90,7 @@ class Reader:
         self.changed = asyncio.Event()
         self._log = log
         self._on_close = on_close
-        self._canvases: dict[int, deque[CanvasSnapshot]] = {}
+        self._canvases: dict[int, deque[CanvasDelta]] = {}
         if canvases:
             kept = range(len(log.choices))
             self._canvases = {index: deque(maxlen=CANVASES_KEPT) for index in kept}
@@ -117,10 +118,10 @@ class Reader:
             seen >= len(choice.deltas) for seen, choice in zip(self.seen, self._log.choices, strict=True)
         )
 
-    def show(self, index: int, snapshot: CanvasSnapshot) -> None:
+    def show(self, canvas: CanvasDelta) -> None:
         """Keep a canvas, if its client draws them."""
-        if index in self._canvases:
-            self._canvases[index].append(snapshot)
+        if canvas.choice in self._canvases:
+            self._canvases[canvas.choice].append(canvas)
             self.changed.set()
 
     async def aclose(self) -> None:
@@ -139,10 +140,10 @@ class Reader:
     def _canvas(self, index: int) -> CanvasDelta | None:
         """The oldest canvas kept of the block that comes next."""
         kept = self._canvases.get(index, ())
-        while kept and kept[0].block_index <= self.seen[index]:
-            snapshot = self._canvases[index].popleft()
-            if snapshot.block_index == self.seen[index]:
-                return CanvasDelta(index, snapshot)
+        while kept and kept[0].snapshot.block_index <= self.seen[index]:
+            canvas = self._canvases[index].popleft()
+            if canvas.snapshot.block_index == self.seen[index]:
+                return canvas
         return None
 
     def _block(self, choice: Choice) -> TextDelta | None:

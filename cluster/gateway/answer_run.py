@@ -14,8 +14,10 @@ from easel.cluster.gateway.answer_log import AnswerLog, Reader
 from easel.cluster.gateway.backend import AnswerStore, Backend
 from easel.cluster.gateway.errors import ApiError, Interrupted
 from easel.cluster.gateway.metrics import GatewayMetrics
+from easel.cluster.gateway.timelines import Timelines
 from easel.cluster.journal_records import AnswerRecord, AnswerStatus, StoredAnswer
 from easel.cluster.tasks import end_tasks
+from easel.cluster.tracing import task_context
 
 LOGGER = logging.getLogger("easel.gateway")
 SETTLE_LOOKS = 5  # at the journal, each after twice the pause, for an answer's last blocks
@@ -32,6 +34,7 @@ class RunParts:
     times: AnswerTimes
     wall: Callable[[], float]
     explain: Callable[[BaseException], ApiError]
+    timelines: Timelines
 
 
 class AnswerRun:
@@ -43,7 +46,14 @@ class AnswerRun:
         self.log = log
         self._parts = parts
         self._drive = Drive(
-            record, content.created, log, parts.backend, parts.metrics, parts.times, parts.wall
+            record,
+            content.created,
+            log,
+            parts.backend,
+            parts.metrics,
+            parts.times,
+            parts.wall,
+            parts.timelines,
         )
         self._task: asyncio.Task[None] | None = None
 
@@ -57,7 +67,8 @@ class AnswerRun:
 
         One that is not claimed yet is new, and is claimed while it already runs.
         """
-        self._task = asyncio.create_task(self._work(claimed))
+        context = task_context(self.content.traceparent, self.record.answer_id)
+        self._task = asyncio.create_task(self._work(claimed), context=context)
         return self._task
 
     def read(self, seen: tuple[int, ...] = (), *, canvases: bool = False) -> Reader:
@@ -71,13 +82,14 @@ class AnswerRun:
 
     async def cancel(self) -> None:
         """End it because somebody asked for that; the journal has been told."""
-        self.log.fail(AnswerCancelled(self.record.answer_id))
+        self._cancelled()
         await self._stop()
 
     async def _left(self, reader: Reader) -> None:
         if not (self.log.readers or self.record.background or self.log.ended):
             self.log.fail(Interrupted(self.record.answer_id, "its client has gone"))
             self._parts.metrics.cancelled.inc()
+            self._parts.timelines.cancelled(self.record.answer_id, "its client has gone")
             await self._stop()
 
     async def _stop(self) -> None:
@@ -104,7 +116,7 @@ class AnswerRun:
             turn = await self._take_turn(store, claimed=claimed is not False)
             claimed = None
             if turn is Turn.CANCELLED:
-                self.log.fail(AnswerCancelled(self.record.answer_id))
+                self._cancelled()
                 await self._conclude(store, AnswerStatus.CANCELLED)
                 return
             if turn is Turn.FINISHED:
@@ -117,8 +129,10 @@ class AnswerRun:
         with self._parts.metrics.in_flight.track_inprogress():
             while True:
                 try:
-                    return await self._drive.run(store, claimed=claimed)
-                except Exception as error:
+                    turn = await self._drive.run(store, claimed=claimed)
+                    self._note(turn)
+                    return turn
+                except Exception as error:  # a background answer tries again; else the route explains it
                     reply = self._parts.explain(error)
                     retries += 1
                     if not self.record.background or reply.status not in (429, 503) or retries > RETRIES:
@@ -202,11 +216,23 @@ class AnswerRun:
     async def _give_up(self, error: Exception) -> None:
         """A foreground answer is left to whoever asks for it again; a background one has failed."""
         self.log.fail(error)
+        self._parts.metrics.refuse(error)
+        self._parts.timelines.failed(self.record.answer_id, error)
         store = self._parts.store
         if store is not None and self.record.background:
             reply = self._parts.explain(error)
             LOGGER.warning("the background answer %s failed: %s", self.record.answer_id, reply.message)
             await self._conclude(store, AnswerStatus.FAILED, reply.message)
+
+    def _cancelled(self) -> None:
+        self.log.fail(AnswerCancelled(self.record.answer_id))
+        self._parts.timelines.cancelled(self.record.answer_id, "somebody asked for its end")
+
+    def _note(self, turn: Turn) -> None:
+        if turn is Turn.FINISHED:
+            self._parts.timelines.finished(self.record.answer_id, self.log.choices)
+        elif turn is Turn.LOST:
+            self._parts.timelines.leave(self.record.answer_id)
 
     async def _conclude(self, store: AnswerStore, status: AnswerStatus, detail: str = "") -> None:
         with suppress(JournalUnavailable):

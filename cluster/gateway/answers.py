@@ -16,6 +16,7 @@ from easel.cluster.gateway.choice import Choice
 from easel.cluster.gateway.tokenizer import ChatTokenizer
 from easel.cluster.journal_records import AnswerRecord, AnswerStatus, StoredAnswer
 from easel.cluster.tasks import end_tasks
+from easel.cluster.tracing import current_trace_id
 
 LOGGER = logging.getLogger("easel.gateway")
 MAX_BACKGROUND = 256  # background answers in one gateway
@@ -71,6 +72,7 @@ class Answers:
             if self._background >= MAX_BACKGROUND:
                 raise TooManyAnswers(MAX_BACKGROUND, RETRY_AFTER_SECONDS)
             claimed = await _claimed(self.parts.store, record) or None
+        self.parts.timelines.begin(record.answer_id, record.tenant, content.created, current_trace_id())
         self.parts.metrics.prompt_tokens.inc(sum(len(request.prompt) for request in content.requests))
         return self._run(record, content, claimed)
 

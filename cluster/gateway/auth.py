@@ -11,7 +11,7 @@ from easel.cluster.gateway.error_answers import response_of
 from easel.cluster.gateway.errors import InvalidApiKey
 from easel.cluster.gateway.settings import Tenant
 
-PROTECTED = "/v1/"
+PROTECTED = ("/v1/", "/cluster")
 TENANT_CHARACTERS = 16
 
 

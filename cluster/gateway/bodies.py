@@ -1,5 +1,6 @@
 """The JSON bodies of the generation routes. Ranges are checked where the parameters live, in scheduler."""
 
+from enum import Enum, auto
 from typing import Annotated, ClassVar, Literal, Self, cast
 
 from pydantic import BeforeValidator, FailFast, Field, WithJsonSchema, model_validator
@@ -60,13 +61,27 @@ class DiffusionOptions(JsonObject):
     rebuild_every: Steps | None = None  # partial steps between full ones; 0: none, exact
 
 
+class UsageWanted(Enum):
+    """Which chunks of a stream say what the answer cost."""
+
+    WITH_THE_LAST = auto()  # that has text
+    APART = auto()  # one without choices, at the end
+    ALWAYS = auto()  # that one, and all before it
+
+
 class StreamOptions(JsonObject):
     """What a stream carries beside text."""
 
     harmless: ClassVar[Harmless] = HARMLESS_STREAM_OPTIONS
 
     include_usage: bool = False
+    continuous_usage_stats: bool = False  # and every chunk what it has come to so far, as vLLM has it
     include_canvas: bool = False  # also send the canvas after every denoising step
+
+
+def role_in_template(role: str) -> str:
+    """Templates know `system`, not OpenAI's newer `developer`."""
+    return "system" if role == "developer" else role
 
 
 class TextPart(JsonObject):
@@ -105,11 +120,8 @@ class Message(JsonObject):
     name: Text | None = None
 
     def for_template(self) -> dict[str, str]:
-        """What a chat template reads. Templates know `system`, not OpenAI's newer `developer`."""
-        turn = {
-            "role": "system" if self.role == "developer" else self.role,
-            "content": "".join(part.text for part in self.content),
-        }
+        """What a chat template reads."""
+        turn = {"role": role_in_template(self.role), "content": "".join(part.text for part in self.content)}
         return turn if self.name is None else turn | {"name": self.name}
 
 
@@ -121,21 +133,12 @@ StopString = Annotated[Text, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)
 StopStrings = Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS)]
 
 
-class GenerationBody(JsonObject):
-    """What chat and plain completions have in common."""
-
-    harmless: ClassVar[Harmless] = HARMLESS_SAMPLING
+class AnyGenerationBody(JsonObject):
+    """What all generation routes have in common."""
 
     model: Text
-    max_tokens: AtLeastOne | None = None
-    n: int | None = Field(default=None, ge=1)
     seed: Seed | None = None
-    stop: Annotated[
-        StopStrings | None,
-        BeforeValidator(_stop_list, json_schema_input_type=StopString | StopStrings | None),
-    ] = None
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
     temperature: Temperature | None = None
     top_k: TopK | None = None
     top_p: Share | None = None
@@ -146,6 +149,20 @@ class GenerationBody(JsonObject):
     @classmethod
     def _merge_extra_body(cls, data: object) -> object:
         return merge_extra_body(cast(Fields, data)) if isinstance(data, dict) else data
+
+
+class GenerationBody(AnyGenerationBody):
+    """What chat and plain completions have in common."""
+
+    harmless: ClassVar[Harmless] = HARMLESS_SAMPLING
+
+    max_tokens: AtLeastOne | None = None
+    n: int | None = Field(default=None, ge=1)
+    stop: Annotated[
+        StopStrings | None,
+        BeforeValidator(_stop_list, json_schema_input_type=StopString | StopStrings | None),
+    ] = None
+    stream_options: StreamOptions | None = None
 
     @model_validator(mode="after")
     def _stream_options_need_a_stream(self) -> Self:
@@ -165,8 +182,10 @@ class GenerationBody(JsonObject):
         return self.stream_options is not None and self.stream_options.include_canvas
 
     @property
-    def usage_wanted(self) -> bool:
-        return self.stream_options is not None and self.stream_options.include_usage
+    def usage_wanted(self) -> "UsageWanted":
+        if self.stream_options is None or not self.stream_options.include_usage:
+            return UsageWanted.WITH_THE_LAST
+        return UsageWanted.ALWAYS if self.stream_options.continuous_usage_stats else UsageWanted.APART
 
 
 class ChatBody(GenerationBody):

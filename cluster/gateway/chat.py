@@ -16,6 +16,7 @@ def chat_router(gateway: Gateway) -> APIRouter:
     async def chat_completions(body: ChatBody, http: Request) -> Response:
         """Answer a conversation; the model's chat template makes the prompt."""
         gateway.require_model(body.model)
+        gateway.require_room(http, body)
         turns = [message.for_template() for message in body.messages]
         prompt = await gateway.tokenizer.encode_chat(turns)
         return await gateway.answer(http, body, [prompt], ChatShape())

@@ -27,6 +27,7 @@ class CanvasDelta:
 
     choice: int
     snapshot: CanvasSnapshot
+    seconds: float = 0.0  # from the answer's beginning to the step's arrival at the gateway
 
 
 Delta = TextDelta | CanvasDelta

@@ -17,6 +17,8 @@ def completions_router(gateway: Gateway) -> APIRouter:
     async def completions(body: CompletionBody, http: Request) -> Response:
         """Continue texts or token ids, without a chat template."""
         gateway.require_model(body.model)
+        gateway.require_few_choices(len(body.prompt), body)
+        gateway.require_room(http, body)
         prompts = [await tokens_of(prompt) for prompt in body.prompt]
         return await gateway.answer(http, body, prompts, CompletionShape())
 

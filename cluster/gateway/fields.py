@@ -75,7 +75,6 @@ HARMLESS_MESSAGE: Final[Harmless] = {
 }
 HARMLESS_PART: Final[Harmless] = {"file": (), "image_url": (), "input_audio": (), "refusal": ()}
 HARMLESS_STREAM_OPTIONS: Final[Harmless] = {
-    "continuous_usage_stats": (False,),
     "include_obfuscation": (False,),
 }
 

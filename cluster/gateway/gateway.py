@@ -22,12 +22,15 @@ from easel.cluster.gateway.errors import ApiError, InvalidField, UnknownModel
 from easel.cluster.gateway.generation import Generation
 from easel.cluster.gateway.metrics import GatewayMetrics
 from easel.cluster.gateway.params import Origin, Tokens, requests_of, seed_of
+from easel.cluster.gateway.recent_refusals import RecentRefusals
 from easel.cluster.gateway.settings import GatewaySettings, Sources
 from easel.cluster.gateway.shapes import Shape
 from easel.cluster.gateway.streaming import ChunkStream, EventStream
 from easel.cluster.gateway.tenancy import terms_of
 from easel.cluster.gateway.tokenizer import ChatTokenizer
 from easel.cluster.journal_records import AnswerRecord
+from easel.cluster.tracing import current_traceparent
+from easel.scheduler.errors import Refused
 from easel.worker.model_info import ModelInfo
 
 
@@ -42,11 +45,28 @@ class Gateway:
     sources: Sources
     metrics: GatewayMetrics
     answers: Answers
+    refusals: RecentRefusals
 
     def require_model(self, name: str) -> None:
         """Raises UnknownModel unless this gateway serves a model of that name."""
         if name != self.model.name:
             raise UnknownModel(name, [self.model.name])
+
+    def require_room(self, http: HttpRequest, body: GenerationBody) -> None:
+        """Raises what the scheduler told somebody a moment ago who asked for no more than this body does.
+
+        Whoever comes back for an answer is let through: it may be there already.
+        """
+        if last_event_of(http) is not None:
+            return
+        terms = terms_of(http, self.settings)
+        if key_of(http, terms.tenant, "") is not None:
+            return
+        try:
+            self.refusals.check(terms, body.output_tokens)
+        except Refused as error:
+            self.metrics.refuse(error)
+            raise
 
     def explain(self, error: BaseException) -> ApiError:
         """What a client is told about an error."""
@@ -57,11 +77,15 @@ class Gateway:
     ) -> Response:
         """Run the choices, or go on with them, and answer with one JSON object or a stream of events."""
         last = last_event_of(http)
-        run = await self._run(http, body, prompts, shape, last)
+        run = http.state.run = await self._run(http, body, prompts, shape, last)
         reader = run.read(last.seen if last is not None else (), canvases=body.canvas_wanted)
         try:
             return await self._respond(http, body, shape, run, reader)
-        except BaseException:
+        except Refused as error:
+            await reader.aclose()
+            self.refusals.note(error, terms_of(http, self.settings), body.output_tokens)
+            raise
+        except BaseException:  # cancelled or not: without a response nobody else closes the reader
             await reader.aclose()
             raise
 
@@ -80,12 +104,15 @@ class Gateway:
         """Who asks, on which terms, and whether an idempotency key names the answer."""
         terms = terms_of(http, self.settings)
         key = key_of(http, terms.tenant, id_prefix)
+        deadline = terms.deadline_seconds
+        if deadline is not None:  # what has passed of it, waiting for this process to come to it
+            deadline = max(0.0, deadline - (self.sources.clock() - http.state.received))
         origin = Origin(
             completion_id=id_prefix + (key.answer_id if key is not None else self.sources.new_id()),
             tenant=terms.tenant,
             fresh_seed=key.seed if key is not None else self.sources.new_seed(),
             priority=terms.priority,
-            deadline_seconds=terms.deadline_seconds,
+            deadline_seconds=deadline,
         )
         return origin, key is not None
 
@@ -97,7 +124,7 @@ class Gateway:
         shape: Shape,
         last: EventId | None,
     ) -> AnswerRun:
-        self._check_count(len(prompts), body)
+        self.require_few_choices(len(prompts), body)
 
         def content(origin: Origin) -> AnswerContent:
             return AnswerContent(
@@ -107,6 +134,7 @@ class Gateway:
                 requests=tuple(requests_of(body, prompts, shape.prompt_field, self.model, origin)),
                 stops=tuple(body.stop or ()),
                 choices_per_prompt=body.n or 1,
+                traceparent=current_traceparent(),
             )
 
         asked = Asked(fingerprint_of(shape.id_prefix, body), content)
@@ -176,7 +204,8 @@ class Gateway:
             tokenizer=self.tokenizer,
         )
 
-    def _check_count(self, prompts: int, body: GenerationBody) -> None:
+    def require_few_choices(self, prompts: int, body: GenerationBody) -> None:
+        """Raises InvalidField where a body makes more choices than an answer may have."""
         count, limit = prompts * (body.n or 1), self.settings.max_choices
         if count > limit:
             problem = f"makes {count} choices of {prompts} prompt(s); the limit is {limit}."

@@ -1,6 +1,6 @@
 """The JSON that answers a request for choices: whole, or chunk by chunk."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from easel.cluster.gateway.choice import CanvasDelta, Choice, Delta
@@ -37,10 +37,13 @@ class Generation:
         """The chunk without choices that ends a stream whose client asked for usage."""
         return self._envelope(self.shape.chunk_object, ()) | self.totals()
 
+    def usage(self, seen: Sequence[int] | None = None) -> Json:
+        """Tokens of so many blocks of each choice, or of all there are."""
+        return usage_of(self.choices, self.choices_per_prompt, seen)
+
     def totals(self) -> Json:
         """What only a finished answer carries."""
-        usage = usage_of(self.choices, self.choices_per_prompt)
-        return {"usage": usage, "diffusion": diffusion_of(self.choices, self.seed)}
+        return {"usage": self.usage(), "diffusion": diffusion_of(self.choices, self.seed)}
 
     def _envelope(self, kind: str, choices: Iterable[Json]) -> Json:
         return {

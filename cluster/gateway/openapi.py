@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from easel.cluster.gateway.answer_ids import EVENT_HEADER, KEY_HEADER, MAX_KEY_CHARACTERS
+from easel.cluster.gateway.auth import PROTECTED
 from easel.cluster.gateway.openapi_answers import ANSWERS, SCHEMAS
 from easel.cluster.gateway.settings import GatewaySettings
 from easel.cluster.gateway.tenancy import DEADLINE_HEADER, MAX_DEADLINE_MS, PRIORITY_HEADER
@@ -67,12 +68,12 @@ def _complete(path: str, method: str, operation: Schema, asks_for_keys: bool) ->
     responses.pop("422", None)
     for status in _statuses(path, method, asks_for_keys):
         responses[str(status)] = {"$ref": f"#/components/responses/{status}"}
-    if asks_for_keys and path.startswith("/v1/"):
+    if asks_for_keys and path.startswith(PROTECTED):
         operation["security"] = [{"key": []}]
 
 
 def _statuses(path: str, method: str, asks_for_keys: bool) -> Sequence[int]:
-    api = OF_API_ROUTES if path.startswith("/v1/") else (503,) if path == "/ready" else ()
+    api = OF_API_ROUTES if path.startswith(PROTECTED) else (503,) if path == "/ready" else ()
     keyed = [status for status in api if status != HTTPStatus.UNAUTHORIZED or asks_for_keys]
     return (*keyed, *(OF_BODIES if method == "post" else ()), *OF_ANY_ROUTE)
 

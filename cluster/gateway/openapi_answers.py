@@ -31,6 +31,7 @@ _NUMBER: Final[Schema] = {"type": "number"}
 _ANY_OBJECT: Final[Schema] = {"type": "object"}
 _EVENT: Final[Schema] = _object(data=_TEXT)  # of a stream; `event` and `id` where there is one
 _FINISH: Final = _one_of("stop", "length")
+_STATE: Final = _one_of("running", "finished", "failed", "cancelled")
 
 SCHEMAS: Final[Schema] = {
     "Error": _object(
@@ -87,6 +88,25 @@ SCHEMAS: Final[Schema] = {
     ),
     "ModelList": _object(object=_one_of("list"), data=_list_of(_ref("Model"))),
     "Status": _object(status=_TEXT),
+    "Cluster": _object(
+        time=_NUMBER,
+        model=_TEXT,
+        journal=_one_of("ok", "degraded", "off"),
+        waiting=_WHOLE,
+        lost_replicas=_WHOLE,
+        replicas=_list_of(
+            _object(id=_TEXT, state=_one_of("serving", "draining"), strip=_list_of(_ref("StepSample")))
+        ),
+        faults=_list_of(_object(time=_NUMBER, kind=_TEXT, replica=_or_null(_TEXT))),
+        requests=_list_of(_object(id=_TEXT, state=_STATE, began=_NUMBER, seconds=_NUMBER)),
+    ),
+    "StepSample": _object(step=_WHOLE, refresh=_WHOLE, reuse=_WHOLE, predicted_ms=_NUMBER, actual_ms=_NUMBER),
+    "Timeline": _object(
+        id=_TEXT,
+        state=_STATE,
+        trace_id=_or_null(_TEXT),
+        events=_list_of(_object(at=_NUMBER, kind=_TEXT)),
+    ),
 }
 
 
@@ -108,5 +128,7 @@ ANSWERS: Final[dict[str, Schema]] = {
     "/v1/models/{name}": _json("Model"),
     "/health": _json("Status"),
     "/ready": _json("Status"),
+    "/cluster": _json("Cluster"),
+    "/cluster/requests/{request_id}": _json("Timeline"),
     "/metrics": {"text/plain": {"schema": _TEXT}},
 }

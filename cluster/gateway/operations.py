@@ -1,10 +1,9 @@
-"""GET /health, /ready and /metrics: for probes, operators and Prometheus. They need no API key."""
+"""GET /health and /ready: for probes and operators. They need no API key."""
 
 import logging
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from easel.cluster.gateway.error_answers import response_of
@@ -31,11 +30,6 @@ def operations_router(gateway: Gateway) -> APIRouter:
             return JSONResponse({"status": "ready"})
         retry_after = gateway.settings.retry_after_seconds
         return response_of(Unavailable("No worker replica is ready yet; try again.", retry_after))
-
-    @router.get("/metrics", response_model=None)
-    async def metrics() -> Response:
-        """Prometheus text format."""
-        return Response(gateway.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     return router
 

@@ -2,12 +2,19 @@
 
 from typing import Annotated, ClassVar, Final, Literal, Self, cast
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, FailFast, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from easel.cluster.gateway.bodies import DiffusionOptions, GenerationBody
-from easel.cluster.gateway.fields import Effect, Harmless, merge_extra_body
-from easel.cluster.gateway.json_object import Fields, JsonObject, Text
+from easel.cluster.gateway.bodies import (
+    MAX_MESSAGES,
+    MAX_PARTS,
+    AnyGenerationBody,
+    AtLeastOne,
+    GenerationBody,
+    role_in_template,
+)
+from easel.cluster.gateway.fields import Effect, Harmless
+from easel.cluster.gateway.json_object import JsonObject, Text
 
 HARMLESS_RESPONSE: Final[Harmless] = {
     "context_management": ([],),
@@ -51,6 +58,9 @@ class ContentPart(JsonObject):
     text: Text
 
 
+Parts = Annotated[list[ContentPart], Field(max_length=MAX_PARTS)]
+
+
 def _text_parts(content: object) -> object:
     """A plain string is one part, so that errors name a path that exists in the body."""
     if isinstance(content, str):
@@ -67,12 +77,16 @@ class InputItem(JsonObject):
 
     type: Literal["message"] = "message"
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[list[ContentPart], BeforeValidator(_text_parts)]
+    content: Annotated[
+        list[ContentPart],
+        FailFast(),
+        Field(max_length=MAX_PARTS),
+        BeforeValidator(_text_parts, json_schema_input_type=Text | Parts),
+    ]
 
     def turn(self) -> Turn:
-        """Templates know `system`, not OpenAI's newer `developer`."""
-        role = "system" if self.role == "developer" else self.role
-        return {"role": role, "content": "".join(part.text for part in self.content)}
+        """What a chat template reads."""
+        return {"role": role_in_template(self.role), "content": "".join(part.text for part in self.content)}
 
 
 def _items(value: object) -> object:
@@ -83,31 +97,26 @@ def _items(value: object) -> object:
     raise PydanticCustomError("input", "must be a string or a list of messages")
 
 
-class ResponseBody(JsonObject):
+Items = Annotated[list[InputItem], Field(min_length=1, max_length=MAX_MESSAGES)]
+
+
+class ResponseBody(AnyGenerationBody):
     """POST /v1/responses."""
 
     harmless: ClassVar[Harmless] = HARMLESS_RESPONSE
 
-    model: Text
-    input: Annotated[list[InputItem], BeforeValidator(_items), Field(min_length=1)]
+    input: Annotated[
+        list[InputItem],
+        FailFast(),
+        Field(min_length=1, max_length=MAX_MESSAGES),
+        BeforeValidator(_items, json_schema_input_type=Text | Items),
+    ]
     instructions: Text | None = None
-    max_output_tokens: int | None = None
+    max_output_tokens: AtLeastOne | None = None
     previous_response_id: Text | None = None
     background: bool | None = None
     store: bool | None = None
-    stream: bool | None = None
     metadata: Annotated[dict[Text, Text] | None, Field(max_length=MAX_METADATA)] = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    seed: int | None = None
-    user: Text | None = None
-    diffusion: DiffusionOptions = Field(default_factory=DiffusionOptions)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _merge_extra_body(cls, data: object) -> object:
-        return merge_extra_body(cast(Fields, data)) if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _background_is_stored(self) -> Self:

@@ -26,6 +26,7 @@ from easel.cluster.gateway.response_objects import ID_PREFIX, ResponseStatus, Re
 from easel.cluster.gateway.statistics import Json
 from easel.cluster.gateway.streaming import EventStream
 from easel.cluster.journal_records import AnswerRecord, AnswerStatus
+from easel.cluster.tracing import current_traceparent
 from easel.scheduler.errors import InvalidParameter
 
 _STATUS = {
@@ -49,7 +50,7 @@ class ResponseGateway:
         instructions = [] if body.instructions is None else [_turn("system", body.instructions)]
         prompt = await self._encoded([*instructions, *turns])
         asked = self._asked(body, prompt, turns)
-        run = await self.gateway.begin(http, asked, ID_PREFIX)
+        run = http.state.run = await self.gateway.begin(http, asked, ID_PREFIX)
         response_id = run.record.answer_id
         headers = {"X-Easel-Request-Id": response_id}
         if run.record.background and not body.stream:
@@ -103,7 +104,7 @@ class ResponseGateway:
                 first = await unless_disconnected(http.receive, _first(reader))
             after = last_number_of(http)
             return self._stream(run, reader, first, -1 if after is None else after, headers)
-        except BaseException:
+        except BaseException:  # cancelled or not: without a response nobody else closes the reader
             await reader.aclose()
             raise
 
@@ -126,6 +127,7 @@ class ResponseGateway:
                 seed=seed_of(wishes, origin),
                 requests=tuple(requests),
                 response=_repeated(body, turns),
+                traceparent=current_traceparent(),
             )
 
         return Asked(fingerprint_of(ID_PREFIX, body), content, bool(body.background))

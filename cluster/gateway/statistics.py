@@ -11,11 +11,19 @@ from easel.scheduler.messages import BlockEvent
 Json = dict[str, object]
 
 
-def usage_of(choices: Sequence[Choice], choices_per_prompt: int) -> Json:
-    """Tokens, as OpenAI counts them: a prompt once, however many choices it has."""
+def usage_of(choices: Sequence[Choice], choices_per_prompt: int, seen: Sequence[int] | None = None) -> Json:
+    """Tokens, as OpenAI counts them: a prompt once, however many choices it has.
+
+    `seen` are the blocks of each choice that count; all of them by default.
+    """
     prompts = choices[::choices_per_prompt]
     prompt_tokens = sum(len(choice.request.prompt) for choice in prompts)
-    output_tokens = sum(len(event.tokens) for choice in choices for event in choice.events)
+    counts = [len(choice.events) for choice in choices] if seen is None else seen
+    output_tokens = sum(
+        len(event.tokens)
+        for choice, count in zip(choices, counts, strict=True)
+        for event in choice.events[:count]
+    )
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": output_tokens,
@@ -40,15 +48,15 @@ def diffusion_of(choices: Sequence[Choice], seed: int) -> Json:
         "steps": steps,
         "forwards": steps,
         "tokens_per_forward": round(tokens / max(steps, 1), 3),
-        "ms_per_step": _ms(sum(event.seconds for event in events) / max(steps, 1)),
-        "prefill_ms": _ms(max((event.prefill_seconds for event in events), default=0.0)),
-        "queue_ms": _ms(max((event.queue_seconds for event in events), default=0.0)),
+        "ms_per_step": ms_of(sum(event.seconds for event in events) / max(steps, 1)),
+        "prefill_ms": ms_of(max((event.prefill_seconds for event in events), default=0.0)),
+        "queue_ms": ms_of(max((event.queue_seconds for event in events), default=0.0)),
         "cached_tokens": sum(_cached_tokens(choice) for choice in choices),
         "tightened_blocks": sum(event.tightened for event in events),
         "preemptions": sum(_preemptions(choice) for choice in choices),
         "resumed": sum(choice.resumed for choice in choices),
         "seed": seed,
-        "finish": [_block(choice.index, event) for choice in choices for event in choice.events],
+        "finish": [block_of(choice.index, event) for choice in choices for event in choice.events],
     }
 
 
@@ -63,6 +71,7 @@ def canvas_of(delta: CanvasDelta, tokenizer: ChatTokenizer) -> Json:
         "tokens": [tokenizer.piece(token) for token in snapshot.tokens],
         "decided": list(snapshot.decided),
         "confidence": [_finite(value) for value in snapshot.confidence],
+        "seconds": round(delta.seconds, 6),
     }
 
 
@@ -76,18 +85,20 @@ def _preemptions(choice: Choice) -> int:
     return sum(now - before if now >= before else now for before, now in pairwise(counts))
 
 
-def _block(choice: int, event: BlockEvent) -> Json:
+def block_of(choice: int, event: BlockEvent) -> Json:
+    """One committed block in figures."""
     return {
         "choice": choice,
         "block": event.block_index,
         "steps": event.steps,
         "tokens": len(event.tokens),
         "mean_entropy": _finite(event.mean_entropy),
-        "ms": _ms(event.seconds),
+        "ms": ms_of(event.seconds),
     }
 
 
-def _ms(seconds: float) -> float:
+def ms_of(seconds: float) -> float:
+    """Milliseconds, to the microsecond."""
     return round(seconds * 1000, 3)
 
 

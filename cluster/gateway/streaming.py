@@ -10,6 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from easel.cluster.gateway.answer_ids import EventId
 from easel.cluster.gateway.answer_log import Reader
+from easel.cluster.gateway.bodies import UsageWanted
 from easel.cluster.gateway.choice import Delta, TextDelta
 from easel.cluster.gateway.disconnect import unless_disconnected
 from easel.cluster.gateway.errors import ApiError, ClientGone
@@ -73,7 +74,7 @@ class ChunkStream:
 
     generation: Generation
     reader: Reader
-    usage_wanted: bool
+    usage: UsageWanted
     numbered: bool  # chunks say what to go on after
     explain: Callable[[BaseException], ApiError]
 
@@ -88,7 +89,7 @@ class ChunkStream:
                 yield self._event(first)
                 async for delta in self.reader:
                     yield self._event(delta)
-            if self.usage_wanted:
+            if self.usage is not UsageWanted.WITH_THE_LAST:
                 yield encode(self.generation.last_chunk())
             yield DONE
         except Exception as error:  # noqa: BLE001 the status is sent: the client reads it from the stream
@@ -96,8 +97,10 @@ class ChunkStream:
 
     def _event(self, delta: Delta) -> bytes:
         chunk = self.generation.chunk(delta)
-        if self.usage_wanted:
-            chunk["usage"] = None
+        if self.usage is not UsageWanted.WITH_THE_LAST:
+            chunk["usage"] = (
+                self.generation.usage(self.reader.seen) if self.usage is UsageWanted.ALWAYS else None
+            )
         elif self.reader.at_end:
             chunk |= self.generation.totals()
         # A canvas is not acknowledged: it is not sent again.

@@ -67,7 +67,7 @@ class ChaosCluster:
                 self.running = await asyncio.to_thread(start, self._config())
             self._resources.callback(self._stop)
             await self.whole()
-        except BaseException:
+        except BaseException:  # half a cluster is taken down, whatever stopped it from coming up
             await self._resources.aclose()
             raise
         return self

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from easel.cluster.cli import DEMO_MODEL_NAME, app, demo_model, serve_settings
+from easel.cluster.cli import app, serve_settings
 from easel.cluster.config import ClusterConfig
+from easel.cluster.demo_model import DEMO_MODEL_NAME, demo_model
 from easel.cluster.errors import ConfigError, PortTaken
 
 HEAVY = ("torch", "ray", "transformers", "fastapi", "httpx", "pydantic")

@@ -9,12 +9,26 @@ import pytest
 from easel.cluster.dispatch import RayBackend
 from easel.cluster.errors import RetriesExhausted
 from easel.cluster.journal_writer import JournalWriter
+from easel.cluster.placement_watch import PlacementWatch
 from easel.scheduler.messages import BlockEvent, CanvasSnapshot
 from tests.cluster.fakes import BLOCK, FakeJournal, FakeReplicas, FakeScheduler, a_block, a_request
 
 pytestmark = pytest.mark.asyncio
 
 WHOLE = [a_block(0), a_block(1), a_block(2, last=True)]
+
+
+@dataclass(slots=True)
+class Watch:
+    """Writes down what it hears."""
+
+    heard: list[tuple[object, ...]] = field(default_factory=list[tuple[object, ...]])
+
+    def placed(self, request_id: str, replica_id: str, attempt: int) -> None:
+        self.heard.append(("placed", request_id, replica_id, attempt))
+
+    def left(self, request_id: str, replica_id: str, how: str) -> None:
+        self.heard.append(("left", request_id, replica_id, how))
 
 
 @dataclass(slots=True)
@@ -29,7 +43,7 @@ class World:
     def __post_init__(self) -> None:
         self.replicas = FakeReplicas(self.journal)
 
-    def backend(self, max_attempts: int = 4) -> RayBackend:
+    def backend(self, max_attempts: int = 4, watch: PlacementWatch | None = None) -> RayBackend:
         writer = JournalWriter(self.journal, lambda _: None)
         return RayBackend(
             self.scheduler,
@@ -39,6 +53,7 @@ class World:
             page_size=BLOCK,
             max_attempts=max_attempts,
             clock=self.clock,
+            watch=watch,
         )
 
     def clock(self) -> float:
@@ -216,6 +231,22 @@ async def test_the_scheduler_learns_how_many_tokens_a_request_came_to() -> None:
     await world.collect()
     await settle()
     assert world.scheduler.output_tokens == {"r": 3 * BLOCK}
+
+
+async def test_whoever_watches_hears_where_a_request_goes_and_how_it_leaves() -> None:
+    world = World()
+    world.replicas.dies_after["a"] = 1
+    world.replicas.draining.add("b")
+    watch = Watch()
+    async for _ in world.backend(watch=watch).stream(a_request()):
+        pass
+    assert watch.heard == [
+        ("placed", "r", "a", 1),
+        ("left", "r", "a", "replica_lost"),
+        ("placed", "r", "b", 2),
+        ("left", "r", "b", "refused"),
+        ("placed", "r", "c", 3),
+    ]
 
 
 async def test_deaths_between_which_blocks_are_finished_are_not_held_against_a_request() -> None:

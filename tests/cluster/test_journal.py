@@ -200,6 +200,7 @@ async def test_an_ended_request_is_forgotten_in_time_even_if_its_admission_comes
     async with asyncio.timeout(5):
         while await journal.read("r") is not None:
             pass
+    assert await journal.read("r") is None
     await journal.close()
 
 

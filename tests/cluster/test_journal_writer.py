@@ -136,3 +136,18 @@ async def test_what_is_buffered_is_flushed_when_the_writer_is_stopped() -> None:
     with suppress(asyncio.CancelledError):
         await running
     assert journal.records == blocks(2)
+
+
+async def test_the_lag_is_the_age_of_the_oldest_record_that_is_not_written() -> None:
+    now = 100.0
+    journal = FakeJournal(away=True)
+    writer = JournalWriter(journal, lambda _: None, clock=lambda: now)
+    assert writer.lag_seconds == 0.0
+    writer.offer(Renewal("r", 1))
+    now = 102.0
+    writer.offer(Renewal("s", 1))
+    await writer.flush()
+    assert (writer.buffered, writer.lag_seconds) == (2, 2.0)
+    journal.away = False
+    await writer.flush()
+    assert (writer.buffered, writer.lag_seconds) == (0, 0.0)

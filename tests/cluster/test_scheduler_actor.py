@@ -1,82 +1,15 @@
-"""The scheduler as an actor, without Ray: waiting, leases, losses and restarts."""
+"""The scheduler as an actor, without Ray: waiting, losses and restarts."""
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 
-from easel.cluster.errors import NoReplica
-from easel.cluster.journal import JournalSettings
-from easel.cluster.scheduler_actor import SchedulerActor
-from easel.cluster.valkey_server import EmbeddedValkey
-from easel.scheduler.admission import AdmissionTicket
-from easel.scheduler.central import ClusterLimits
+from easel.cluster.errors import NoReplica, Withdrawn
 from easel.scheduler.errors import Draining, QueueFull
-from easel.scheduler.messages import CostCoefficients, ReplicaDigest
+from tests.cluster.scheduler_world import World, a_digest, a_ticket, settle
 
 pytestmark = pytest.mark.asyncio
-
-NOWHERE = JournalSettings("unix:///nowhere/valkey.sock")
-
-
-def a_digest(replica_id: str, sequence: int, active: tuple[str, ...] = (), slots: int = 1) -> ReplicaDigest:
-    return ReplicaDigest(
-        replica_id=replica_id,
-        sequence=sequence,
-        slots=slots,
-        slots_used=len(active),
-        pages=64,
-        pages_available=64,
-        page_size=4,
-        block_length=4,
-        waiting=0,
-        waiting_prefill_tokens=0,
-        active=active,
-        steps_per_block=4.0,
-        step_seconds=0.01,
-        cost=CostCoefficients(0.001, 1e-5, 1e-8, 1e-5),
-        refresh_tokens=0,
-        reuse_tokens=0,
-        steps=0,
-        blocks=0,
-        committed_tokens=0,
-        policy_epoch=0,
-    )
-
-
-def a_ticket(request_id: str, excluded: frozenset[str] = frozenset()) -> AdmissionTicket:
-    return AdmissionTicket(request_id, prompt_tokens=4, max_tokens=8, excluded=excluded)
-
-
-@dataclass(slots=True)
-class World:
-    """An actor under a clock that stands still, with room for one request a replica."""
-
-    journal: JournalSettings = NOWHERE
-    now: float = 100.0
-    wall: float = 50.0
-    no_replica_seconds: float = 30.0
-    stopping: bool = False
-    actor: SchedulerActor = field(init=False)
-
-    def __post_init__(self) -> None:
-        limits = ClusterLimits(max_waiting=2, queue_ahead=0, digest_timeout_seconds=3.0)
-        self.actor = SchedulerActor(
-            limits,
-            self.journal,
-            self.no_replica_seconds,
-            clock=lambda: self.now,
-            wall=lambda: self.wall,
-            is_stopping=self.is_stopping,
-        )
-
-    async def is_stopping(self) -> bool:
-        return self.stopping
-
-
-async def settle() -> None:
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 async def test_a_request_waits_until_a_replica_reports() -> None:
@@ -109,7 +42,7 @@ async def test_too_many_waiting_requests_are_refused() -> None:
     for name in "ab":
         await world.actor.end(name, 0)
     await asyncio.wait(waiting)
-    assert all(task.cancelled() for task in waiting)
+    assert all(isinstance(task.exception(), Withdrawn) for task in waiting)
 
 
 async def test_without_any_replica_a_request_is_refused_in_time() -> None:
@@ -119,15 +52,18 @@ async def test_without_any_replica_a_request_is_refused_in_time() -> None:
     assert (await world.actor.status())["waiting"] == 0
 
 
-async def test_epochs_grow_without_a_journal_and_across_a_restart() -> None:
-    world = World()
-    await world.actor.digest(a_digest("a", 1, slots=9))
-    epochs = [(await world.actor.place(a_ticket(name))).lease_epoch for name in "abc"]
-    restarted = World(wall=world.wall + 1.0)
-    await restarted.actor.digest(a_digest("a", 1, slots=9))
-    epochs.append((await restarted.actor.place(a_ticket("d"))).lease_epoch)
-    assert epochs == sorted(set(epochs))
-    assert (await world.actor.status())["journal"] == "degraded"
+async def test_who_waited_long_for_room_is_not_refused_the_moment_the_last_replica_goes() -> None:
+    world = World(no_replica_seconds=0.4)
+    await world.actor.digest(a_digest("a", 1))
+    await world.actor.place(a_ticket("first"))
+    second = asyncio.ensure_future(world.actor.place(a_ticket("second")))
+    await settle()
+    await world.actor.digest(a_digest("a", 2, active=("first",)))
+    await world.actor.report_lost("a")
+    await asyncio.wait({second}, timeout=0.5)
+    assert not second.done()
+    await world.actor.digest(a_digest("b", 1))
+    assert (await second).replica_id == "b"
 
 
 async def test_only_calls_that_are_under_way_are_known() -> None:
@@ -139,26 +75,6 @@ async def test_only_calls_that_are_under_way_are_known() -> None:
     await world.actor.digest(a_digest("a", 1))
     await placing
     assert not await world.actor.is_placing("r")
-
-
-async def test_a_clock_that_was_put_back_makes_no_lease_older_than_the_last() -> None:
-    world = World(wall=7200.0)
-    await world.actor.digest(a_digest("a", 1, slots=9))
-    first = await world.actor.place(a_ticket("r"))
-    restarted = World(wall=3600.0)
-    await restarted.actor.digest(a_digest("a", 1, slots=9))
-    second = await restarted.actor.place(replace(a_ticket("r"), lease_epoch=first.lease_epoch))
-    assert second.lease_epoch > first.lease_epoch
-
-
-async def test_a_lease_is_written_to_the_journal(valkey: EmbeddedValkey) -> None:
-    world = World(JournalSettings(valkey.url, prefix="actor:"))
-    await world.actor.digest(a_digest("a", 1, slots=9))
-    first = await world.actor.place(a_ticket("r"))
-    again = await world.actor.place(a_ticket("r"))
-    assert again.lease_epoch > first.lease_epoch
-    assert (await world.actor.status())["journal"] == "ok"
-    await world.actor.close()
 
 
 async def test_a_reported_loss_reaches_those_who_wait_for_it_and_frees_nothing_twice() -> None:
@@ -196,7 +112,7 @@ async def test_a_repeated_call_for_the_same_request_supersedes_the_first() -> No
     await settle()
     await world.actor.digest(a_digest("a", 1))
     assert (await second).replica_id == "a"
-    assert first.cancelled()
+    assert isinstance(first.exception(), Withdrawn)
 
 
 async def test_an_excluded_replica_is_not_chosen() -> None:
@@ -240,6 +156,19 @@ async def test_a_replica_that_is_to_go_is_told_so_and_gets_nothing_more() -> Non
     assert not (await world.actor.digest(a_digest("b", 2, slots=4, active=tuple("xyz")))).drain
 
 
+@pytest.mark.parametrize("asked_to_go", [True, False])
+async def test_a_replica_that_was_asked_to_go_is_no_loss_but_gateways_are_told(asked_to_go: bool) -> None:
+    world = World()
+    await world.actor.digest(a_digest("a", 1))
+    if asked_to_go:
+        await world.actor.drain("a")
+    await world.actor.report_lost("a")
+    assert (await world.actor.status())["lost_replicas"] == (0 if asked_to_go else 1)
+    assert await world.actor.losses(0) == (1, ["a"])
+    kinds = [fault.kind.value for fault in (await world.actor.watch()).faults]
+    assert ("replica_left" if asked_to_go else "replica_lost") in kinds
+
+
 async def test_a_replica_that_could_not_be_reached_is_left_alone_for_a_while() -> None:
     world = World()
     for name in "ab":
@@ -251,24 +180,6 @@ async def test_a_replica_that_could_not_be_reached_is_left_alone_for_a_while() -
     for name in "ab":
         await world.actor.digest(a_digest(name, 3, slots=1, active=("x",) if name == "b" else ()))
     assert (await world.actor.place(a_ticket("y"))).replica_id == "a"
-
-
-async def test_a_replica_lost_while_a_lease_is_written_gets_no_request() -> None:
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.read(1024):
-            pass  # says nothing
-        writer.close()
-
-    async with await asyncio.start_server(accept, "127.0.0.1", 0) as silent:
-        port = silent.sockets[0].getsockname()[1]
-        world = World(JournalSettings(f"redis://127.0.0.1:{port}", timeout_seconds=0.1))
-        await world.actor.digest(a_digest("a", 1))
-        placing = asyncio.ensure_future(world.actor.place(a_ticket("r")))
-        await settle()
-        await world.actor.report_lost("a")
-        await world.actor.digest(a_digest("b", 1))
-        assert (await placing).replica_id == "b"
-        await world.actor.close()
 
 
 async def test_a_cluster_that_stops_refuses_newcomers_and_lets_the_others_go_on() -> None:

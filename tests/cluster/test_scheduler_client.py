@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from easel.cluster.errors import SchedulerLost
-from easel.cluster.scheduler_client import watched
+from easel.cluster.errors import SchedulerLost, Withdrawn
+from easel.cluster.scheduler_client import SchedulerClient, watched
 from easel.scheduler.admission import AdmissionTicket
 from easel.scheduler.messages import Placement
 
@@ -63,3 +63,28 @@ async def test_a_scheduler_that_does_not_say_counts_as_lost() -> None:
     silent: asyncio.Future[object] = asyncio.get_running_loop().create_future()
     with pytest.raises(SchedulerLost):
         await watched(Actor(Method([never]), Method([silent])), TICKET, pause_seconds=0.001)
+
+
+def failed(error: Exception) -> "asyncio.Future[object]":
+    answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    answer.set_exception(error)
+    return answer
+
+
+def client_of(actor: Actor) -> SchedulerClient:
+    client = SchedulerClient()
+    client._actor = actor  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+    return client
+
+
+async def test_a_call_that_the_end_of_an_earlier_course_withdrew_is_made_again() -> None:
+    placement = Placement("r", "a", 1)
+    actor = Actor(Method([failed(Withdrawn("r")), told(placement)]))
+    assert await client_of(actor).place(TICKET) == placement
+
+
+async def test_two_who_want_the_same_request_do_not_fight_for_ever() -> None:
+    actor = Actor(Method([failed(Withdrawn("r")) for _ in range(9)]))
+    with pytest.raises(Withdrawn):
+        await client_of(actor).place(TICKET)
+    assert len(actor.place.answers) == 5

@@ -9,9 +9,10 @@ from easel.cluster.config import load_config
 from easel.cluster.lifecycle import RunningCluster, start
 from easel.cluster.ray_environment import free_port
 from tests.checkpoints import write_tiny_checkpoint
+from tests.otlp import Collector, collecting
 
 DEMO = Path(__file__).parents[2] / "demo" / "checkpoint"
-LAST = ("test_cluster_resume.py", "test_cluster_faults.py", "test_cluster_stop.py")
+LAST = ("test_cluster_resume.py", "test_cluster_faults.py", "test_cluster_stop.py", "test_serve_deploy.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,7 +31,20 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def cluster(checkpoint: Path) -> Iterator[RunningCluster]:
+def collector() -> Iterator[Collector]:
+    """Where the cluster's traces go."""
+    with collecting() as there:
+        yield there
+
+
+@pytest.fixture(scope="session")
+def log_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the cluster's processes write their logs, in JSON."""
+    return tmp_path_factory.mktemp("logs")
+
+
+@pytest.fixture(scope="session")
+def cluster(checkpoint: Path, collector: Collector, log_directory: Path) -> Iterator[RunningCluster]:
     """Two replicas in float32, so that tokens do not depend on what else is in a batch."""
     config = load_config(
         overrides={
@@ -38,6 +52,11 @@ def cluster(checkpoint: Path) -> Iterator[RunningCluster]:
             "model_name": "easel-demo",
             "port": free_port(),
             "engine": {"dtype": "float32"},
+            "telemetry": {
+                "otlp_endpoint": collector.url,
+                "log_format": "json",
+                "log_directory": log_directory,
+            },
         }
     )
     running = start(config)

@@ -55,6 +55,7 @@ def test_a_dead_worker_is_replaced(cluster: RunningCluster) -> None:
     kill(processes_named(cluster.process.pid, WORKER)[0])
     eventually(lambda: before - set(health(cluster)["replicas"]) != set(), "the loss")
     eventually(lambda: len(health(cluster)["replicas"]) == 2, "the replacement")
+    assert set(health(cluster)["replicas"]) != before
 
 
 @pytest.mark.asyncio

@@ -62,6 +62,7 @@ async def test_work_is_spread_over_the_replicas(cluster: RunningCluster) -> None
         return all(one["blocks"] > before[name]["blocks"] for name, one in load_of(cluster).items())
 
     await soon(both_worked, "work at both replicas")
+    assert both_worked()
 
 
 async def test_a_client_that_leaves_frees_its_slots(cluster: RunningCluster) -> None:
@@ -96,3 +97,4 @@ async def test_a_client_that_leaves_before_an_answer_frees_its_slots(cluster: Ru
         "a counted cancellation",
     )
     await soon(lambda: is_idle(cluster), "free slots after a client left")
+    assert metric(cluster, "easel_requests_in_flight") == 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from easel.scheduler.errors import RequestTooLong, SchedulerError
-from easel.scheduler.messages import BlockEvent, CanvasSnapshot, PhasePolicy
+from easel.scheduler.messages import BlockEvent, CanvasSnapshot, PhasePolicy, StepSample
 from easel.scheduler.request import CommitRule, DiffusionParams, FinishReason, Request, SamplingParams
 from easel.worker.config import EngineConfig
 from easel.worker.engine import Engine
@@ -209,6 +209,20 @@ def test_stopping_ends_the_loop_with_requests_still_running(thread: EngineThread
     assert not stopper.is_alive()
     assert thread.failure is None
     assert thread.digest("a", 1).active == ("r",), "it was neither finished nor cancelled"
+
+
+def test_digests_tell_of_the_steps_since_the_last_one_and_of_none_twice(
+    thread: EngineThread, listener: Listener
+) -> None:
+    thread.submit(_watched("r"))
+    told: list[StepSample] = []
+    for sequence in range(3):
+        listener.events.get(timeout=PATIENCE)
+        told += thread.digest("a", sequence).recent
+    steps = [sample.step for sample in told]
+    assert steps
+    assert steps == sorted(set(steps))
+    assert all(sample.refresh_tokens + sample.reuse_tokens > 0 for sample in told)
 
 
 def test_a_stopped_engine_takes_no_more_requests(thread: EngineThread) -> None:

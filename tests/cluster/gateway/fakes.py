@@ -171,8 +171,11 @@ def gateway_app(
     model: ModelInfo | None = None,
     settings: GatewaySettings | None = None,
     tokenizer: ChatTokenizer | None = None,
+    clock: Callable[[], float] | None = None,
 ) -> FastAPI:
-    sources = Sources(clock=Ticks(), wall=lambda: 1000.5, new_id=lambda: "id", new_seed=lambda: FRESH_SEED)
+    sources = Sources(
+        clock=clock or Ticks(), wall=lambda: 1000.5, new_id=lambda: "id", new_seed=lambda: FRESH_SEED
+    )
     return build_gateway(backend, model or model_info(), tokenizer or byte_tokenizer(), settings, sources)
 
 

@@ -104,6 +104,16 @@ async def test_usage_on_request_comes_in_a_chunk_without_choices() -> None:
     assert chunks[-1]["diffusion"]["blocks"] == len(chunks) - 1
 
 
+async def test_usage_so_far_comes_with_every_chunk_for_clients_of_vllm() -> None:
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    chunks = chunks_in((await chat(saying(STORY), stream=True, stream_options=options)).text)
+    text = ""
+    for chunk in chunks[:-1]:
+        text += chunk["choices"][0]["delta"].get("content", "")
+        assert chunk["usage"]["completion_tokens"] == len(text.encode())
+    assert chunks[-1]["usage"] == chunks[-2]["usage"]
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     text=st.text(alphabet="abé🐈 ", min_size=1, max_size=40),
@@ -169,7 +179,9 @@ async def test_a_canvas_is_streamed_after_each_step_when_asked_for() -> None:
     chunks = chunks_in((await chat(backend, stream=True, stream_options=options)).text)
     assert backend.requests[0].snapshots
     assert chunks[0]["choices"] == []
-    assert chunks[0]["diffusion"]["canvas"] == {
+    canvas = chunks[0]["diffusion"]["canvas"]
+    assert canvas.pop("seconds") > 0.0
+    assert canvas == {
         "choice": 0,
         "block": 0,
         "step": 1,

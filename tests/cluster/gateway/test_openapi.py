@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from easel.cluster.gateway.auth import PROTECTED
 from easel.cluster.gateway.settings import GatewaySettings
 from tests.cluster.gateway.fakes import gateway_app, get, saying
 
@@ -63,8 +64,8 @@ def test_keys_are_documented_where_they_are_asked_for() -> None:
     assert keyed["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
     assert "securitySchemes" not in free["components"]
     for path, operation in operations(keyed):
-        assert ("security" in operation) == path.startswith("/v1/")
-        assert ("401" in operation["responses"]) == path.startswith("/v1/")
+        assert ("security" in operation) == path.startswith(PROTECTED)
+        assert ("401" in operation["responses"]) == path.startswith(PROTECTED)
     assert all("401" not in operation["responses"] for _, operation in operations(free))
 
 

@@ -143,7 +143,8 @@ def test_where_no_key_is_asked_for_any_class_may_be() -> None:
 async def test_every_key_of_a_tenant_is_served_in_its_name(key: str, tenant: str, priority: Priority) -> None:
     backend = saying("x")
     headers = {"authorization": f"Bearer {key}", DEADLINE: "4000"}
-    assert (await post(gateway_app(backend, settings=SETTINGS), CHAT, BODY, **headers)).status_code == 200
+    app = gateway_app(backend, settings=SETTINGS, clock=lambda: 0.0)
+    assert (await post(app, CHAT, BODY, **headers)).status_code == 200
     (request,) = backend.requests
     assert (request.tenant, request.priority, request.deadline_seconds) == (tenant, priority, 4.0)
 

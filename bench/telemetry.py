@@ -1,0 +1,207 @@
+"""What traces, logs and metrics cost: `python -m easel.bench.telemetry`.
+
+The same streams through clusters that are one process each, in turn: one that nobody observes, and
+two that write a line of JSON log for each request, keep their counts in shared files, answer
+/metrics every five seconds, and send traces to a collector, of one request in ten as is the default
+or of all. All of a cluster is in one process, so that what observing takes is taken from the
+forwards. Beside throughput the processor time of a request is given, which other programs on the
+machine disturb less.
+"""
+
+import argparse
+import asyncio
+import multiprocessing
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from easel.bench.engine import as_medians
+from easel.bench.one_process_cluster import one_process_cluster
+from easel.bench.report import (
+    Figure,
+    Setup,
+    alternate,
+    describe_setup,
+    figure,
+    print_figures,
+    print_setup,
+    write_json,
+)
+from easel.bench.workload import ONE_A_STEP, Case, demo_jobs
+from easel.cluster.config_sections import TelemetrySection
+from easel.worker.config import EngineConfig
+
+CASES = (Case(8), Case(32), Case(8, ONE_A_STEP))
+OFF = "not observed"
+RATIOS = {"one in ten traced": 0.1, "all traced": 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round of one variant."""
+
+    tokens: int
+    requests: int
+    seconds: float  # wall clock
+    processor_seconds: float  # of all threads of the process
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A cluster in a process of its own."""
+
+    process: SpawnProcess
+    pipe: Connection
+
+    @classmethod
+    def start(cls, model: Path, section: TelemetrySection | None) -> "Variant":
+        """Blocks until it is ready."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, model, section))
+        process.start()
+        ours.recv()
+        return cls(process, ours)
+
+    def run(self, case: Case, requests: int, seed: int) -> Round:
+        self.pipe.send((case, requests, seed))
+        return self.pipe.recv()
+
+    def stop(self) -> None:
+        self.pipe.send(None)
+        self.process.join()
+
+
+def measure(variants: dict[str, Variant], case: Case, rounds: int, waves: int) -> dict[str, list[Round]]:
+    """Rounds of each variant, which take turns; both do the same tasks in a round."""
+    found: dict[str, list[Round]] = {name: [] for name in variants}
+
+    def once(name: str) -> Callable[[], float]:
+        def run() -> float:
+            done = variants[name].run(case, case.concurrency * waves, case.seed(len(found[name])))
+            found[name].append(done)
+            return done.tokens / done.seconds
+
+        return run
+
+    alternate({name: once(name) for name in variants}, rounds + 1)
+    return {name: done[1:] for name, done in found.items()}  # the first one warms up
+
+
+def costs(rounds: dict[str, list[Round]], of: Callable[[Round], float]) -> dict[str, Figure]:
+    """Per cent that observing adds, round by round, for all variants did the same work in each."""
+    return {
+        name: figure(
+            [100.0 * (of(on) / of(off) - 1.0) for off, on in zip(rounds[OFF], rounds[name], strict=True)]
+        )
+        for name in RATIOS
+    }
+
+
+def main() -> None:
+    options = _options()
+    console = Console()
+    setup = describe_setup(options.model.name, "float32", 1)
+    print_setup(console, setup)
+    with tempfile.TemporaryDirectory() as folder:
+        sink = ThreadingHTTPServer(("127.0.0.1", 0), _Sink)
+        threading.Thread(target=sink.serve_forever, daemon=True).start()
+        variants = {OFF: Variant.start(options.model, None)}
+        for name, ratio in RATIOS.items():
+            section = TelemetrySection(
+                otlp_endpoint=f"http://127.0.0.1:{sink.server_port}",
+                sample_ratio=ratio,
+                log_format="json",
+                log_directory=Path(folder) / name,
+                metrics_directory=Path(folder) / name / "metrics",
+            )
+            variants[name] = Variant.start(options.model, section)
+        measured = {case.name: measure(variants, case, options.rounds, options.waves) for case in CASES}
+        for variant in variants.values():
+            variant.stop()
+        sink.shutdown()
+    _report(console, options.out, setup, measured)
+
+
+def _report(console: Console, out: Path, setup: Setup, measured: dict[str, dict[str, list[Round]]]) -> None:
+    tokens = {
+        case: {name: figure([one.tokens / one.seconds for one in done]) for name, done in rounds.items()}
+        for case, rounds in measured.items()
+    }
+    processor = {
+        case: {
+            name: figure([1e3 * one.processor_seconds / one.requests for one in done])
+            for name, done in rounds.items()
+        }
+        for case, rounds in measured.items()
+    }
+    slower = {case: costs(done, lambda one: one.seconds / one.tokens) for case, done in measured.items()}
+    dearer = {
+        case: costs(done, lambda one: one.processor_seconds / one.requests) for case, done in measured.items()
+    }
+    print_figures(console, "Output tokens per second", "tok/s", tokens)
+    print_figures(console, "Processor time of a request", "ms", processor, places=2)
+    print_figures(console, "What observing adds to the time of a token", "%", slower, places=2)
+    print_figures(console, "What observing adds to processor time", "%", dearer, places=2)
+    figures = {
+        "tok/s": tokens,
+        "processor ms/request": processor,
+        "per cent more time": slower,
+        "per cent more processor time": dearer,
+    }
+    write_json(out, setup, {name: as_medians(rows) for name, rows in figures.items()})
+
+
+class _Sink(BaseHTTPRequestHandler):
+    """A collector that keeps nothing."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 the library's name
+        pass
+
+
+def _serve(pipe: Connection, model: Path, section: TelemetrySection | None) -> None:
+    torch.set_num_threads(1)
+    asyncio.run(_serve_rounds(pipe, model, section))
+
+
+async def _serve_rounds(pipe: Connection, model: Path, section: TelemetrySection | None) -> None:
+    config = EngineConfig(slots=32, dtype="float32", threads=1)
+    async with one_process_cluster(model, config, section) as cluster:
+        pipe.send("ready")
+        while (order := await asyncio.to_thread(pipe.recv)) is not None:
+            case, requests, seed = order
+            jobs = demo_jobs(cluster.model, requests, seed, case.threshold)
+            began, processor = time.perf_counter(), time.process_time()
+            tokens = await cluster.run(jobs, case.concurrency)
+            seconds, processor = time.perf_counter() - began, time.process_time() - processor
+            pipe.send(Round(tokens, requests, seconds, processor))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m easel.bench.telemetry", description=__doc__)
+    parser.add_argument("--model", type=Path, default=Path("demo/checkpoint"))
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--waves", type=int, default=12, help="requests of a round for each stream")
+    parser.add_argument("--out", type=Path, default=Path("bench/results/telemetry.json"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
