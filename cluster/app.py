@@ -10,7 +10,7 @@ from ray.serve.config import RequestRouterConfig
 from easel.cluster.autoscaling import serve_autoscaling
 from easel.cluster.config import ClusterConfig
 from easel.cluster.config_sections import TenantSection
-from easel.cluster.gateway_replica import GatewayReplica
+from easel.cluster.gateway_replica import DrainingGatewayReplica, GatewayReplica
 from easel.cluster.journal import JournalSettings
 from easel.cluster.names import GATEWAYS, WORKERS
 from easel.cluster.replica_router import PlacedReplicaRouter
@@ -61,7 +61,7 @@ def build_application(
         )
     )
     gateways = deployment(
-        GatewayReplica,
+        DrainingGatewayReplica if rolling else GatewayReplica,
         name=GATEWAYS,
         num_replicas=config.gateways,
         max_surge_percent=100 if rolling else 0,  # they share the port

@@ -36,7 +36,7 @@ from easel.cluster.timeline_reports import TimelineReports
 from easel.worker.errors import WorkerError
 from easel.worker.model_info import read_model_info
 
-_HEADER_BYTES = 65_536
+_LEAST_READ_BYTES = 65_536  # more than headers may take, so that too long ones are answered, not cut off
 _BACKLOG = 2048  # connections that wait to be accepted
 _IDLE_SECONDS = 75  # of a kept connection
 
@@ -55,7 +55,6 @@ class GatewayReplica:
 
         `drain_seconds`: when Serve ends this gateway, its answers may take so long to come to their end.
         """
-        self._drains = drain_seconds > 0.0
         self._telemetry = start_telemetry(config.telemetry, "gateway", str(os.getpid()))
         try:
             model = read_model_info(config.model, config.model_name)
@@ -85,7 +84,7 @@ class GatewayReplica:
         self._reporting = asyncio.create_task(reports.run())
         self._answers = app.state.answers
         self._answers.start()  # answers that a dead gateway left are gone on with, asked for or not
-        self._server = _server_of(app, drain_seconds)
+        self._server = _server_of(app, drain_seconds, config.limits.max_header_bytes)
         self._serving = asyncio.create_task(self._server.serve([_listen(config.host, config.port)]))
 
     async def check_health(self) -> None:
@@ -93,13 +92,24 @@ class GatewayReplica:
         if self._serving.done():
             raise RuntimeError(f"the HTTP server has ended: {self._serving!r}")
 
-    async def __del__(self) -> None:
-        """Called by Serve before it ends this process: no new connections, and answers come to their end."""
-        if self._drains:
-            self._server.should_exit = True
-            await self._serving
-            await self._answers.stop()
+    async def drain(self) -> None:
+        """No new connections, and answers come to their end; then what there is to tell is told."""
+        self._server.should_exit = True
+        await self._serving
+        await self._answers.stop()
         await asyncio.to_thread(self._telemetry.stop)
+
+
+class DrainingGatewayReplica(GatewayReplica):
+    """One that Serve may end while there is traffic.
+
+    Where the whole cluster stops, its requests have been seen to, and a destructor that waits could
+    only hold the end up.
+    """
+
+    async def __del__(self) -> None:
+        """Called by Serve before it ends this process."""
+        await self.drain()
 
 
 class _Server(uvicorn.Server):
@@ -110,7 +120,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server_of(app: FastAPI, drain_seconds: float) -> _Server:
+def _server_of(app: FastAPI, drain_seconds: float, header_bytes: int) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
@@ -118,7 +128,7 @@ def _server_of(app: FastAPI, drain_seconds: float) -> _Server:
             access_log=False,
             lifespan="off",
             http="h11",  # the one of uvicorn's parsers that limits the size of headers
-            h11_max_incomplete_event_size=_HEADER_BYTES,
+            h11_max_incomplete_event_size=max(_LEAST_READ_BYTES, 2 * header_bytes),
             timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=max(1, int(drain_seconds)),
         )

@@ -100,10 +100,6 @@ class WorkerReplica:
             if task.done():
                 raise EngineStopped(f"background work ended: {task!r}")
 
-    def __del__(self) -> None:
-        """Called by Serve before it ends this process."""
-        self._telemetry.stop()
-
     @property
     def _hangs(self) -> bool:
         return self._engine.busy_seconds > self._hang_seconds

@@ -10,7 +10,7 @@ from easel.scheduler.totals import RunningMean
 
 MEMORY = 0.95  # about the last 20 requests
 HALF_LIFE_SECONDS = 30.0  # of a bad experience: else nothing would be admitted that could correct it
-WIDTH = 2.0  # mean deviations
+WIDTH = 3.0  # mean deviations: 2.4 standard ones, were errors normal, so that one in a hundred exceeds it
 MOST_MARGIN = 3.0
 
 

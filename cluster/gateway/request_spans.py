@@ -71,7 +71,7 @@ class RequestSpanMiddleware:
         with trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
             try:
                 await self.app(scope, receive, watching_send)
-            except Exception as error:
+            except Exception as error:  # noted; the handlers outside answer the client
                 exchange.error = type(error).__name__
                 raise
             finally:

@@ -17,6 +17,13 @@ def valkey() -> Iterator[EmbeddedValkey]:
     server.stop()
 
 
+@pytest.fixture(autouse=True)
+def settings_of_the_tests_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables that steer the tests are no settings of a cluster, which refuses what it does not know."""
+    for name in ("EASEL_KUBERAY_CRDS", "EASEL_SCREENSHOTS"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest_asyncio.fixture
 async def journal(valkey: EmbeddedValkey, request: pytest.FixtureRequest) -> AsyncIterator[Journal]:
     """A connection with a key space of its own."""

@@ -70,7 +70,8 @@ class RayHead:
     def _start(self) -> None:
         dashboard = free_port(ADDRESS)
         self.environment = {
-            **os.environ,
+            # Without settings of Easel's: those of a test are in what it deploys.
+            **{name: value for name, value in os.environ.items() if not name.startswith("EASEL_")},
             **ray_environment(),
             "PYTHONSAFEPATH": "1",
             "RAY_DASHBOARD_ADDRESS": f"http://{ADDRESS}:{dashboard}",

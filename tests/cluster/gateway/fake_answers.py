@@ -192,11 +192,16 @@ class Cluster:
     times: AnswerTimes = TIMES
     now: float = 1000.5  # wall clock
 
-    def gateway(self, gateway_id: str, hold_after: int | None = None) -> "FakeGateway":
+    def gateway(
+        self, gateway_id: str, hold_after: int | None = None, clock: Callable[[], float] | None = None
+    ) -> "FakeGateway":
         store = FakeAnswerStore(self.journal, gateway_id)
         backend = ResumingBackend(self.script, hold_after=hold_after, journal=self.journal)
         sources = Sources(
-            clock=Ticks(), wall=lambda: self.now, new_id=lambda: next(self.ids), new_seed=lambda: 4242
+            clock=clock or Ticks(),
+            wall=lambda: self.now,
+            new_id=lambda: next(self.ids),
+            new_seed=lambda: 4242,
         )
         app = build_gateway(
             backend, model_info(), byte_tokenizer(), self.settings, sources, store, self.times

@@ -226,13 +226,13 @@ async def test_an_answer_goes_on_while_the_journal_is_away_and_is_protected_agai
 async def test_what_is_left_of_a_deadline_is_what_a_resumed_request_has() -> None:
     cluster = Cluster(story)
     body, deadline = BODY | {"seed": 1}, {"x-easel-deadline-ms": "5000"}
-    dying = cluster.gateway("A", hold_after=1)
+    dying = cluster.gateway("A", hold_after=1, clock=lambda: 0.0)
     client = dying.connect(body, **deadline)
     before = await client.events(1)
     dying.die()
     await client.leave()
     cluster.now += 2.0
-    other = cluster.gateway("B")
+    other = cluster.gateway("B", clock=lambda: 0.0)
     await post(other.app, CHAT, body, **{"Last-Event-ID": event_id(before[0])})
     assert dying.backend.requests[0].deadline_seconds == 5.0
     assert other.backend.requests[0].deadline_seconds == 3.0

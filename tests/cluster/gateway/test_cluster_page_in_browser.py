@@ -78,7 +78,8 @@ def test_the_cluster_is_asked_only_while_it_is_seen(browser: Browser) -> None:
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.clock.run_for(10_000)
-        assert asked == []
+        # The browser fetches the page's icon when it likes.
+        assert [url for url in asked if not url.endswith("/icon.svg")] == []
 
 
 def test_a_server_that_tells_nothing_of_its_cluster_is_asked_once(browser: Browser) -> None:
