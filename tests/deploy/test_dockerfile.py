@@ -55,7 +55,8 @@ def test_hadolint_is_content() -> None:
 
 
 def test_the_base_image_is_pinned_to_a_patch_release() -> None:
-    assert re.fullmatch(r"PYTHON_IMAGE=python:3\.11\.\d+-slim-\w+", dict(instructions())["ARG"])
+    base = next(rest for keyword, rest in instructions() if keyword == "ARG")
+    assert re.fullmatch(r"PYTHON_IMAGE=python:3\.11\.\d+-slim-\w+", base)
     stages = {rest.partition(" AS ")[2] for keyword, rest in instructions() if keyword == "FROM"}
     parents = {rest.partition(" AS ")[0] for keyword, rest in instructions() if keyword == "FROM"}
     assert parents <= stages | {"${PYTHON_IMAGE}"}
