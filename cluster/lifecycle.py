@@ -75,8 +75,10 @@ def start(config: ClusterConfig) -> RunningCluster:
     except StartFailed as error:
         cluster.process.terminate()
         cluster.process.communicate(timeout=_STOP_SECONDS)
-        log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL))
-        raise StartFailed(error.what, f"{error.reason}\n{log.read().decode(errors='replace')}") from None
+        with log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL))
+            said = log.read().decode(errors="replace")
+        raise StartFailed(error.what, f"{error.reason}\n{said}") from None
     return cluster
 
 
@@ -178,6 +180,8 @@ def _serve_for_parent() -> None:
 
     threading.Thread(target=stop_with_parent, daemon=True).start()
     serve_forever(config)
+    sys.stdout.flush()
+    os._exit(0)  # whatever of Ray did not stop in time must not hold up the end
 
 
 def _greeting(config: ClusterConfig) -> str:

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack, chdir, redirect_stdout
 from io import StringIO
@@ -38,6 +39,7 @@ LOGGER = logging.getLogger("easel.processes")
 Report = Callable[[str], None]
 
 _KILL_SECONDS = 5.0
+_STOP_SECONDS = 20.0  # of each part
 
 
 def bring_up(config: ClusterConfig, resources: ExitStack, report: Report) -> ClusterControl:
@@ -113,7 +115,7 @@ def _start_ray(config: ClusterConfig, resources: ExitStack, report: Report) -> N
             _node_ip_address="127.0.0.1",
             _temp_dir=str(folder),
         )
-    resources.callback(cast(Any, ray).shutdown)
+    resources.callback(_within, _STOP_SECONDS, "Ray", cast(Any, ray).shutdown)
     # Ray takes SIGTERM for itself and exits at each one, also in the midst of stopping.
     signal.signal(signal.SIGTERM, on_terminate)
 
@@ -149,8 +151,8 @@ def _deploy(
     scheduler = start_scheduler(config, settings)
     # On a cluster of others, other applications may run and the scheduler would outlive this process.
     joined = config.ray.address is not None
-    resources.callback(cast(Any, ray).kill, scheduler)
-    resources.callback(_stop_application if joined else _stop_serve)
+    resources.callback(_within, _STOP_SECONDS, "the scheduler", lambda: cast(Any, ray).kill(scheduler))
+    resources.callback(_within, _STOP_SECONDS, "Serve", _stop_application if joined else _stop_serve)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         serve.start(proxy_location="Disabled", logging_config={"log_level": "ERROR"})
@@ -161,6 +163,15 @@ def _deploy(
         reasons = ask(scheduler.load_failures, [])
         raise StartFailed("the Serve application", " ".join(reasons) or str(error)) from error
     return ClusterControl(scheduler, f"{APPLICATION}#{WORKERS}")
+
+
+def _within(seconds: float, what: str, stop: Callable[[], object]) -> None:
+    """Stop something, but do not wait for it for ever: what is left is killed with the processes."""
+    stopping = threading.Thread(target=stop, name=f"stop {what}", daemon=True)
+    stopping.start()
+    stopping.join(seconds)
+    if stopping.is_alive():
+        LOGGER.warning("%s has not stopped within %.0f s; its processes will be killed", what, seconds)
 
 
 def _stop_serve() -> None:

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from easel.cluster.gateway.metric_names import exported_names
 from easel.cluster.lifecycle import RunningCluster
 from tests.end_to_end.clients import MODEL, user
+from tests.end_to_end.load import eventually
 from tests.otlp import Collector, ReceivedSpan
 
 pytestmark = pytest.mark.end_to_end
@@ -69,8 +70,14 @@ def test_every_metric_is_exported_and_nothing_else(cluster: RunningCluster) -> N
 def test_an_answers_line_in_the_log_leads_to_its_trace(cluster: RunningCluster, log_directory: Path) -> None:
     answer = ask(cluster)
     (log,) = log_directory.glob("gateway-*.log")
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    (line,) = (line for line in lines if line.get("request_id") == answer.json()["id"])
+
+    def found() -> list[dict[str, object]]:
+        lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        return [line for line in lines if line.get("request_id") == answer.json()["id"]]
+
+    # It is written when the answer has been sent.
+    eventually(lambda: len(found()) == 1, "the answer's line in the log")
+    (line,) = found()
     assert line["message"] == "answered"
     assert answer.headers["traceparent"][3:-3] == f"{line['trace_id']}-{line['span_id']}"
     assert line["output_tokens"] == answer.json()["usage"]["completion_tokens"]
