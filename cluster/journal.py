@@ -207,7 +207,7 @@ class Journal:
             if self._clock() < self._away_until:
                 raise JournalUnavailable(self._place, "it did not answer a moment ago")
             try:
-                return await exchange()
+                return await _cancellable(exchange())
             except (Unreachable, Unanswered, OSError) as error:
                 self._away_until = self._clock() + self.settings.retry_seconds
                 raise JournalUnavailable(self._place, str(error) or type(error).__name__) from error
@@ -217,6 +217,20 @@ class Journal:
     @property
     def _place(self) -> str:
         return place_of(self.settings.url)
+
+
+async def _cancellable(exchange: Awaitable[Reply]) -> Reply:
+    """Before Python 3.12 `asyncio.wait_for`, which the library uses, may swallow a cancellation.
+
+    Then the exchange goes on to its end or to an error, and its caller as if nobody had cancelled it.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    try:
+        return await exchange
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def call_of(call: Call) -> tuple[str | int, ...]:

@@ -138,3 +138,27 @@ async def test_an_owner_tells_a_journal_that_has_forgotten_everything_again(valk
     assert found is not None
     assert (found.request, len(found.blocks), found.lease_epoch) == (a_request(), 3, 1001)
     await journal.close()
+
+
+@pytest.mark.parametrize("connected", [False, True])
+async def test_an_exchange_that_is_cancelled_is_no_outage_however_far_it_is(
+    valkey: EmbeddedValkey, connected: bool
+) -> None:
+    """Otherwise a loop that outlives outages goes on, and whoever waits for its end waits for ever."""
+    turns = 0  # of the event loop, before it is cancelled
+    while True:
+        journal = Journal(JournalSettings(valkey.url, prefix="cancelled:"))
+        if connected:
+            await journal.read("r")
+        reading = asyncio.create_task(journal.read("r"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        finished = reading.done()
+        reading.cancel()
+        (outcome,) = await asyncio.gather(reading, return_exceptions=True)
+        await journal.close()
+        if finished:
+            break
+        assert isinstance(outcome, asyncio.CancelledError)
+        turns += 1
+    assert turns > 3
