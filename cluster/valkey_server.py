@@ -158,5 +158,13 @@ class _Guard:
         return bool(select.select([sys.stdin.fileno()], [], [], seconds)[0])
 
 
-if __name__ == "__main__":
+def _guard_from_behind() -> None:
+    """Ray kills the children of an actor that it ends, at once; a grandchild gets to end the server."""
+    if guard := os.fork():
+        _, status = os.waitpid(guard, 0)
+        sys.exit(os.waitstatus_to_exitcode(status))
     _Guard(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "1").run()
+
+
+if __name__ == "__main__":
+    _guard_from_behind()

@@ -1,6 +1,7 @@
 """What holds for every test."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,20 @@ if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """When processes share the tests, those that start a cluster stay together, and begin first."""
-    clustered = [item for item in items if item.get_closest_marker("end_to_end") is not None]
-    for item in clustered:
-        item.add_marker(pytest.mark.xdist_group("cluster"))
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """When processes share the tests, those of one cluster stay together, and begin first.
+
+    xdist reads the groups in its own hook, which must find them.
+    """
+    for item in items:
+        if item.get_closest_marker("end_to_end") is not None:
+            item.add_marker(pytest.mark.xdist_group(_cluster_of(item)))
+    yield
     items.sort(key=lambda item: item.get_closest_marker("end_to_end") is None)
+
+
+def _cluster_of(item: pytest.Item) -> str:
+    """The one that the session shares, or the module's own."""
+    shared = isinstance(item, pytest.Function) and "cluster" in item.fixturenames
+    return "cluster" if shared else item.path.stem

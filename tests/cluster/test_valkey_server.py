@@ -62,6 +62,21 @@ def command(valkey: EmbeddedValkey, *words: str) -> bytes:
         return client.recv(100)
 
 
+def test_nothing_is_left_of_an_owner_that_is_killed_with_its_children() -> None:
+    """As Ray ends an actor."""
+    owner = subprocess.Popen([sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert owner.stdout is not None
+    folder = Path(owner.stdout.readline().decode().strip())
+    rest = servers_in(folder)
+    assert any("valkey-server" in process.name() for process in rest)
+    for process in [*psutil.Process(owner.pid).children(), psutil.Process(owner.pid)]:
+        process.kill()
+    owner.communicate()
+    _, alive = psutil.wait_procs(rest, timeout=20)
+    assert alive == []
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize(("keep_data", "found"), [(True, b"$3\r\nhas\r\n"), (False, b"$-1\r\n")])
 def test_a_server_that_dies_is_started_again_with_what_it_is_to_keep(keep_data: bool, found: bytes) -> None:
     valkey = EmbeddedValkey(keep_data=keep_data)

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import subprocess
 from pathlib import Path
 
 import psutil
@@ -19,6 +20,15 @@ def test_a_taken_port_is_refused_by_name(cluster: RunningCluster) -> None:
         start(cluster.config)
 
 
+def status_of(cluster: RunningCluster, seconds: float) -> int:
+    """With which it ends; fails with what it said last if it does not."""
+    try:
+        return cluster.process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        cluster.log.seek(0)
+        pytest.fail(cluster.log.read().decode(errors="replace")[-4000:])
+
+
 def test_ctrl_c_ends_every_process_and_removes_every_file(cluster: RunningCluster) -> None:
     family = psutil.Process(cluster.process.pid).children(recursive=True)
     words = " ".join(word for process in family for word in process.cmdline())
@@ -28,7 +38,7 @@ def test_ctrl_c_ends_every_process_and_removes_every_file(cluster: RunningCluste
     # A terminal signals the whole foreground process group; an impatient user does so twice.
     os.killpg(cluster.process.pid, signal.SIGINT)
     cluster.process.terminate()
-    assert cluster.process.wait(timeout=120) == 0
+    assert status_of(cluster, 120) == 0
     _, alive = psutil.wait_procs(family, timeout=10)
     assert alive == []
     assert [folder for folder in folders if folder.exists()] == []

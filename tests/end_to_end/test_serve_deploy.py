@@ -123,6 +123,8 @@ async def test_another_version_replaces_every_replica_and_no_request_is_lost(dep
 def test_a_deleted_application_takes_its_scheduler_and_journal_along(deployed: Deployed) -> None:
     actors = processes(deployed, SCHEDULER, JOURNAL)
     assert len(actors) == 2
+    family = [one for actor in actors for one in (actor, *actor.children(recursive=True))]
+    assert any("valkey-server" in one.name() for one in family)
     deployed.head.serve("shutdown", "--yes")
-    _, alive = psutil.wait_procs(actors, timeout=90)
+    _, alive = psutil.wait_procs(family, timeout=90)
     assert alive == [], json.dumps([one.cmdline() for one in alive])

@@ -30,6 +30,7 @@ export class Accuracy {
       void this.run();
     });
     byId("measure-stop").addEventListener("click", () => this.#running?.abort());
+    this.#busy(false);
   }
 
   /** One setting after another, so that neither slows the other down. */

@@ -45,7 +45,8 @@ export class Playground {
     byId("renoised").hidden = !renoises(model);
     this.#listen();
     this.#layout();
-    this.#type(EXAMPLES[0].prompt);
+    this.#type(byId("prompt").value || EXAMPLES[0].prompt); // somebody may have typed already
+    this.#busy(false);
   }
 
   #listen() {

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 from starlette.types import Receive, Scope, Send
 
 from easel.cluster.errors import NoReplica
@@ -85,6 +85,25 @@ def test_a_position_sent_back_to_noise_flickers_unless_motion_is_unwelcome(
         # Without colour, too: an edge of its own, and a bar as long as the confidence.
         assert cell.evaluate("cell => getComputedStyle(cell).borderTopStyle") == "dotted"
         assert cell.evaluate("cell => cell.style.getPropertyValue('--confidence')") == "0.45"
+
+
+def test_what_is_typed_before_the_page_is_ready_is_kept_and_asked(browser: Browser) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    with serving(gateway_app(FakeBackend(renoising))) as origin, browser.new_page() as page:
+        page.route("**/ui/model.json", hold)
+        with page.expect_request("**/ui/model.json"):
+            page.goto(f"{origin}/")
+        page.get_by_label("Prompt").fill("typed early")
+        for name in ("Run", "Ask them"):
+            expect(page.get_by_role("button", name=name)).to_be_disabled()
+        held[0].continue_()
+        page.get_by_role("button", name="Run").click()
+        expect(page.get_by_label("Prompt")).to_have_value("typed early")
+        expect(page.locator(".prefix").first).to_have_text("abcdefgh")
 
 
 def test_a_stream_that_breaks_is_told_in_words(browser: Browser) -> None:
