@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def serve_forever(config: ClusterConfig, report: Report = print) -> None:
             try:
                 while restart.wait():
                     restart.clear()
-                    RollingRestart(control, config.ray.drain_seconds, report).run()
+                    RollingRestart(control, config.ray.drain_seconds, config.ray.start_seconds, report).run()
             except KeyboardInterrupt:
                 _finish_requests(control, config.ray.drain_seconds, hurried, report)
     except KeyboardInterrupt:
@@ -127,11 +128,11 @@ def _finish_requests(
     """Until none is left, the grace period is over, or somebody is in a hurry."""
     control.close_admission()
     deadline = time.monotonic() + patience_seconds
-    unfinished = control.unfinished()
+    unfinished = control.unfinished() or 0
     if unfinished:
         report(f"{unfinished} requests have {patience_seconds:.0f} s to finish; once more cuts them short")
     while unfinished and time.monotonic() < deadline and not hurried.wait(_POLL_SECONDS):
-        unfinished = control.unfinished()
+        unfinished = control.unfinished() or 0
 
 
 def model_name_of(config: ClusterConfig) -> str:
@@ -179,9 +180,16 @@ def _serve_for_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop_with_parent, daemon=True).start()
-    serve_forever(config)
-    sys.stdout.flush()
-    os._exit(0)  # whatever of Ray did not stop in time must not hold up the end
+    status = 1
+    try:
+        serve_forever(config)
+        status = 0
+    except Exception:  # the parent shows it, and whoever asked for a cluster decides
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # whatever of Ray did not stop in time must not hold up the end
 
 
 def _greeting(config: ClusterConfig) -> str:

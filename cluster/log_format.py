@@ -5,6 +5,7 @@ Nothing here writes what a client said; whoever logs a prompt must have asked th
 
 import json
 import logging
+import os
 import sys
 import traceback
 from contextvars import ContextVar
@@ -22,7 +23,7 @@ from easel.cluster.config_sections import TelemetrySection
 ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 REQUEST_ID: Final[ContextVar[str]] = ContextVar("easel_request_id", default="")  # whom the task works for
 LOGGERS = ("easel", "opentelemetry", "uvicorn")
-_FILE_BYTES = 64 * 2**20
+FILE_BYTES = 64 * 2**20
 _FILES_KEPT = 3  # besides the one that is written
 # Attributes that every record has; what else there is came with `extra`.
 _OWN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -40,6 +41,12 @@ class _Formatter(logging.Formatter):
     def formatException(self, ei: ExceptionInfo) -> str:  # noqa: N802 its name in the library
         # The library's prints it, and what Ray makes of print() in its processes nobody can read.
         return "".join(traceback.format_exception(*ei)).rstrip("\n")
+
+
+class _RollingFile(RotatingFileHandler):
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802 its name in the library
+        """When it is full; the library's writes every line twice to know whether it would be."""
+        return self.stream is not None and os.fstat(self.stream.fileno()).st_size >= self.maxBytes
 
 
 class JsonFormatter(_Formatter):
@@ -115,4 +122,4 @@ def _handler(directory: Path | None, origin: LogOrigin) -> logging.Handler:
         return logging.StreamHandler(sys.__stderr__)
     directory.mkdir(parents=True, exist_ok=True)
     name = f"{origin.process}-{origin.instance}.log"
-    return RotatingFileHandler(directory / name, maxBytes=_FILE_BYTES, backupCount=_FILES_KEPT)
+    return _RollingFile(directory / name, maxBytes=FILE_BYTES, backupCount=_FILES_KEPT)

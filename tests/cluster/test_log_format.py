@@ -12,7 +12,7 @@ from typing import TextIO
 import pytest
 
 from easel.cluster.config_sections import TelemetrySection
-from easel.cluster.log_format import LOGGERS, LogOrigin, configure_logging
+from easel.cluster.log_format import FILE_BYTES, LOGGERS, LogOrigin, configure_logging
 from easel.cluster.tracing import task_context
 
 ORIGIN = LogOrigin("gateway", "42")
@@ -48,6 +48,14 @@ def write() -> None:
         raise ValueError("two\nlines")
     except ValueError as error:
         LOGGER.warning("it went %s", "wrong", exc_info=error)
+
+
+def test_a_full_file_is_put_aside(tmp_path: Path) -> None:
+    full = tmp_path / "gateway-42.log"
+    with full.open("wb") as file:
+        file.truncate(FILE_BYTES)
+    assert len(lines(tmp_path, log_format="json")) == 2
+    assert (tmp_path / "gateway-42.log.1").stat().st_size == FILE_BYTES
 
 
 def test_a_line_of_json_has_the_ids_of_request_and_trace(tmp_path: Path) -> None:

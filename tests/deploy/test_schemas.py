@@ -28,7 +28,9 @@ TYPOS = {
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_an_overlay_renders_to_objects_that_their_kinds_allow(overlay: str) -> None:
-    for item in rendered(overlay):
+    items = rendered(overlay)
+    assert "RayService" in {item["kind"] for item in items}
+    for item in items:
         check(item)
 
 

@@ -1,12 +1,13 @@
 """The documentation in a real browser that reaches nothing but the site."""
 
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 from starlette.staticfiles import StaticFiles
 
 from tests.browser import DESK, PATIENCE, PHONE, Visit, chromium, serving
@@ -39,7 +40,8 @@ def test_the_search_finds_a_word_without_any_network(site: Path) -> None:
     ):
         here.page.keyboard.press("/")
         here.page.keyboard.type("preemption")
-        here.page.locator(".md-search-result__item").first.wait_for()
+        found = here.page.locator(".md-search-result__item").first
+        expect(found).to_contain_text(re.compile("preempt", re.IGNORECASE))
         here.keep("docs-search")
 
 
