@@ -5,7 +5,8 @@ two that write a line of JSON log for each request, keep their counts in shared 
 /metrics every five seconds, and send traces to a collector, of one request in ten as is the default
 or of all. All of a cluster is in one process, so that what observing takes is taken from the
 forwards. Beside throughput the processor time of a request is given, which other programs on the
-machine disturb less.
+machine disturb less. Each round has processes of its own, for one may be a few per cent slower
+than its twin for as long as it lives; within a round they take many short turns.
 """
 
 import argparse
@@ -14,8 +15,10 @@ import multiprocessing
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -29,7 +32,6 @@ from easel.bench.one_process_cluster import one_process_cluster
 from easel.bench.report import (
     Figure,
     Setup,
-    alternate,
     describe_setup,
     figure,
     print_figures,
@@ -47,7 +49,7 @@ RATIOS = {"one in ten traced": 0.1, "all traced": 1.0}
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round of one variant."""
+    """What one variant did in one round."""
 
     tokens: int
     requests: int
@@ -81,20 +83,54 @@ class Variant:
         self.process.join()
 
 
-def measure(variants: dict[str, Variant], case: Case, rounds: int, waves: int) -> dict[str, list[Round]]:
-    """Rounds of each variant, which take turns; both do the same tasks in a round."""
-    found: dict[str, list[Round]] = {name: [] for name in variants}
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How much is run."""
 
-    def once(name: str) -> Callable[[], float]:
-        def run() -> float:
-            done = variants[name].run(case, case.concurrency * waves, case.seed(len(found[name])))
-            found[name].append(done)
-            return done.tokens / done.seconds
+    rounds: int
+    turns: int  # of each variant, in a round
+    waves: int  # requests of a turn for each stream
 
-        return run
 
-    alternate({name: once(name) for name in variants}, rounds + 1)
-    return {name: done[1:] for name, done in found.items()}  # the first one warms up
+def measure(
+    starts: dict[str, Callable[[], Variant]], cases: Sequence[Case], schedule: Schedule
+) -> dict[str, dict[str, list[Round]]]:
+    """Rounds of each variant, by case; in a round all do the same tasks."""
+    found: dict[str, dict[str, list[Round]]] = {case.name: {name: [] for name in starts} for case in cases}
+    for number in range(schedule.rounds):
+        with ExitStack() as running:
+            variants = {name: start() for name, start in starts.items()}
+            for variant in variants.values():
+                running.callback(variant.stop)
+            for case in cases:
+                seed = case.seed(number * (schedule.turns + 1))
+                for name, turns in _take_turns(variants, case, schedule, seed).items():
+                    found[case.name][name].append(together(turns))
+    return found
+
+
+def _take_turns(
+    variants: dict[str, Variant], case: Case, schedule: Schedule, seed: int
+) -> dict[str, list[Round]]:
+    turns: dict[str, list[Round]] = {name: [] for name in variants}
+    names = list(variants)
+    for turn in range(schedule.turns + 1):
+        first = turn % len(names)  # nobody always comes after the same one
+        for name in names[first:] + names[:first]:
+            done = variants[name].run(case, case.concurrency * schedule.waves, seed + turn)
+            if turn:  # the first one warms up
+                turns[name].append(done)
+    return turns
+
+
+def together(turns: Sequence[Round]) -> Round:
+    """Their sum."""
+    return Round(
+        sum(turn.tokens for turn in turns),
+        sum(turn.requests for turn in turns),
+        sum(turn.seconds for turn in turns),
+        sum(turn.processor_seconds for turn in turns),
+    )
 
 
 def costs(rounds: dict[str, list[Round]], of: Callable[[Round], float]) -> dict[str, Figure]:
@@ -115,21 +151,25 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sink = ThreadingHTTPServer(("127.0.0.1", 0), _Sink)
         threading.Thread(target=sink.serve_forever, daemon=True).start()
-        variants = {OFF: Variant.start(options.model, None)}
-        for name, ratio in RATIOS.items():
-            section = TelemetrySection(
-                otlp_endpoint=f"http://127.0.0.1:{sink.server_port}",
-                sample_ratio=ratio,
-                log_format="json",
-                log_directory=Path(folder) / name,
-                metrics_directory=Path(folder) / name / "metrics",
-            )
-            variants[name] = Variant.start(options.model, section)
-        measured = {case.name: measure(variants, case, options.rounds, options.waves) for case in CASES}
-        for variant in variants.values():
-            variant.stop()
+        collector = f"http://127.0.0.1:{sink.server_port}"
+        sections = {name: _section(collector, ratio, Path(folder) / name) for name, ratio in RATIOS.items()}
+        starts = {
+            name: partial(Variant.start, options.model, section)
+            for name, section in {OFF: None, **sections}.items()
+        }
+        measured = measure(starts, CASES, Schedule(options.rounds, options.turns, options.waves))
         sink.shutdown()
     _report(console, options.out, setup, measured)
+
+
+def _section(collector: str, ratio: float, folder: Path) -> TelemetrySection:
+    return TelemetrySection(
+        otlp_endpoint=collector,
+        sample_ratio=ratio,
+        log_format="json",
+        log_directory=folder,
+        metrics_directory=folder / "metrics",
+    )
 
 
 def _report(console: Console, out: Path, setup: Setup, measured: dict[str, dict[str, list[Round]]]) -> None:
@@ -197,8 +237,9 @@ async def _serve_rounds(pipe: Connection, model: Path, section: TelemetrySection
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m easel.bench.telemetry", description=__doc__)
     parser.add_argument("--model", type=Path, default=Path("demo/checkpoint"))
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--waves", type=int, default=12, help="requests of a round for each stream")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--turns", type=int, default=6, help="of each variant, in a round")
+    parser.add_argument("--waves", type=int, default=4, help="requests of a turn for each stream")
     parser.add_argument("--out", type=Path, default=Path("bench/results/telemetry.json"))
     return parser.parse_args()
 

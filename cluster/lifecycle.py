@@ -184,7 +184,7 @@ def _serve_for_parent() -> None:
     try:
         serve_forever(config)
         status = 0
-    except Exception:  # the parent shows it, and whoever asked for a cluster decides
+    except Exception:  # noqa: BLE001 the parent shows it, and whoever asked for a cluster decides
         traceback.print_exc()
     finally:
         sys.stdout.flush()
