@@ -19,6 +19,7 @@ from easel.cluster.gateway.app import build_gateway
 from easel.cluster.gateway.metrics import GatewayMetrics
 from easel.cluster.gateway.observation import CountedPlacements, Observation
 from easel.cluster.gateway.tokenizer import ChatTokenizer
+from easel.cluster.heap import settle_heap
 from easel.cluster.journal import Journal, JournalSettings
 from easel.cluster.journal_writer import JournalWriter, nobody
 from easel.cluster.placement_watch import Unwatched
@@ -48,6 +49,7 @@ class OneProcessCluster:
 
     model: ModelInfo
     client: httpx.AsyncClient
+    engine: EngineThread
 
     async def run(self, jobs: Sequence[Job], concurrency: int) -> int:
         """Closed loop: so many streams are always under way; returns output tokens."""
@@ -57,6 +59,11 @@ class OneProcessCluster:
             return sum([await self._stream(job) for job in waiting])
 
         return sum(await asyncio.gather(*(work() for _ in range(concurrency))))
+
+    @property
+    def forwards(self) -> int:
+        """Since the start."""
+        return self.engine.digest(REPLICA, 0).steps
 
     async def _stream(self, job: Job) -> int:
         body = {
@@ -135,8 +142,9 @@ async def one_process_cluster(
     tasks = [asyncio.create_task(replica.writer.run()), asyncio.create_task(replica.report_to(scheduler))]
     if section is not None:
         tasks.append(asyncio.create_task(_scrape(client)))
+    settle_heap()
     try:
-        yield OneProcessCluster(model, client)
+        yield OneProcessCluster(model, client, engine)
     finally:
         await end_tasks(tasks)
         await client.aclose()

@@ -28,7 +28,7 @@ import torch
 from rich.console import Console
 
 from easel.bench.engine import as_medians
-from easel.bench.one_process_cluster import one_process_cluster
+from easel.bench.one_process_cluster import OneProcessCluster, one_process_cluster
 from easel.bench.report import (
     Figure,
     Setup,
@@ -41,6 +41,7 @@ from easel.bench.report import (
 from easel.bench.workload import ONE_A_STEP, Case, demo_jobs
 from easel.cluster.config_sections import TelemetrySection
 from easel.worker.config import EngineConfig
+from easel.worker.engine_thread import ENGINE_THREAD
 
 CASES = (Case(8), Case(32), Case(8, ONE_A_STEP))
 OFF = "not observed"
@@ -55,6 +56,13 @@ class Round:
     requests: int
     seconds: float  # wall clock
     processor_seconds: float  # of all threads of the process
+    engine_seconds: float  # processor time of the engine's thread, which telemetry has no part in
+    forwards: int
+
+    @property
+    def other_seconds(self) -> float:
+        """Processor time of all that is not forwards."""
+        return self.processor_seconds - self.engine_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +138,21 @@ def together(turns: Sequence[Round]) -> Round:
         sum(turn.requests for turn in turns),
         sum(turn.seconds for turn in turns),
         sum(turn.processor_seconds for turn in turns),
+        sum(turn.engine_seconds for turn in turns),
+        sum(turn.forwards for turn in turns),
     )
 
 
-def costs(rounds: dict[str, list[Round]], of: Callable[[Round], float]) -> dict[str, Figure]:
-    """Per cent that observing adds, round by round, for all variants did the same work in each."""
+def costs(
+    rounds: dict[str, list[Round]], of: Callable[[Round], float], total: Callable[[Round], float]
+) -> dict[str, Figure]:
+    """What observing adds `of` something, round by round, in per cent of that `total` without it."""
     return {
         name: figure(
-            [100.0 * (of(on) / of(off) - 1.0) for off, on in zip(rounds[OFF], rounds[name], strict=True)]
+            [
+                100.0 * (of(on) - of(off)) / total(off)
+                for off, on in zip(rounds[OFF], rounds[name], strict=True)
+            ]
         )
         for name in RATIOS
     }
@@ -172,33 +187,45 @@ def _section(collector: str, ratio: float, folder: Path) -> TelemetrySection:
     )
 
 
+def _time(one: Round) -> float:
+    return one.seconds / one.tokens
+
+
+def _work(one: Round) -> float:
+    return one.processor_seconds / one.requests
+
+
+def _work_of_others(one: Round) -> float:
+    return one.other_seconds / one.requests
+
+
+MEASURES: dict[tuple[str, str], Callable[[Round], float]] = {
+    ("throughput", "tok/s"): lambda one: one.tokens / one.seconds,
+    ("processor time of a request", "ms"): lambda one: 1e3 * _work(one),
+    ("of which outside the engine", "ms"): lambda one: 1e3 * _work_of_others(one),
+    ("forwards of a request", "number"): lambda one: one.forwards / one.requests,
+}
+ADDED: dict[str, tuple[Callable[[Round], float], Callable[[Round], float]]] = {
+    "observing adds to the time of a token": (_time, _time),
+    "observing adds to processor time": (_work, _work),
+    "observing adds outside the engine": (_work_of_others, _work),
+}
+
+
 def _report(console: Console, out: Path, setup: Setup, measured: dict[str, dict[str, list[Round]]]) -> None:
-    tokens = {
-        case: {name: figure([one.tokens / one.seconds for one in done]) for name, done in rounds.items()}
-        for case, rounds in measured.items()
-    }
-    processor = {
-        case: {
-            name: figure([1e3 * one.processor_seconds / one.requests for one in done])
-            for name, done in rounds.items()
+    found: dict[str, dict[str, dict[str, Figure]]] = {}
+    for (title, unit), of in MEASURES.items():
+        rows = {
+            case: {name: figure([of(one) for one in done]) for name, done in rounds.items()}
+            for case, rounds in measured.items()
         }
-        for case, rounds in measured.items()
-    }
-    slower = {case: costs(done, lambda one: one.seconds / one.tokens) for case, done in measured.items()}
-    dearer = {
-        case: costs(done, lambda one: one.processor_seconds / one.requests) for case, done in measured.items()
-    }
-    print_figures(console, "Output tokens per second", "tok/s", tokens)
-    print_figures(console, "Processor time of a request", "ms", processor, places=2)
-    print_figures(console, "What observing adds to the time of a token", "%", slower, places=2)
-    print_figures(console, "What observing adds to processor time", "%", dearer, places=2)
-    figures = {
-        "tok/s": tokens,
-        "processor ms/request": processor,
-        "per cent more time": slower,
-        "per cent more processor time": dearer,
-    }
-    write_json(out, setup, {name: as_medians(rows) for name, rows in figures.items()})
+        print_figures(console, title, unit, rows, places=2)
+        found[f"{title}, {unit}"] = rows
+    for title, (of, total) in ADDED.items():
+        rows = {case: costs(done, of, total) for case, done in measured.items()}
+        print_figures(console, title, "%", rows, places=2)
+        found[f"{title}, %"] = rows
+    write_json(out, setup, {name: as_medians(rows) for name, rows in found.items()})
 
 
 class _Sink(BaseHTTPRequestHandler):
@@ -228,10 +255,33 @@ async def _serve_rounds(pipe: Connection, model: Path, section: TelemetrySection
         while (order := await asyncio.to_thread(pipe.recv)) is not None:
             case, requests, seed = order
             jobs = demo_jobs(cluster.model, requests, seed, case.threshold)
-            began, processor = time.perf_counter(), time.process_time()
+            before = _Clocks.read(cluster)
             tokens = await cluster.run(jobs, case.concurrency)
-            seconds, processor = time.perf_counter() - began, time.process_time() - processor
-            pipe.send(Round(tokens, requests, seconds, processor))
+            pipe.send(_Clocks.read(cluster).since(before, tokens, requests))
+
+
+@dataclass(frozen=True, slots=True)
+class _Clocks:
+    wall: float
+    process: float
+    engine: float
+    forwards: int
+
+    @classmethod
+    def read(cls, cluster: OneProcessCluster) -> "_Clocks":
+        (thread,) = (one for one in threading.enumerate() if one.name == ENGINE_THREAD)
+        engine = time.clock_gettime(time.pthread_getcpuclockid(thread.ident or 0))
+        return cls(time.perf_counter(), time.process_time(), engine, cluster.forwards)
+
+    def since(self, before: "_Clocks", tokens: int, requests: int) -> Round:
+        return Round(
+            tokens,
+            requests,
+            self.wall - before.wall,
+            self.process - before.process,
+            self.engine - before.engine,
+            self.forwards - before.forwards,
+        )
 
 
 def _options() -> argparse.Namespace:

@@ -26,6 +26,7 @@ from easel.cluster.gateway.settings import system_sources
 from easel.cluster.gateway.timelines import Timelines
 from easel.cluster.gateway.tokenizer import ChatTokenizer
 from easel.cluster.gateway_observation import observed, shared_metrics
+from easel.cluster.heap import settle_heap
 from easel.cluster.journal import Journal, JournalSettings
 from easel.cluster.journal_writer import JournalWriter, nobody
 from easel.cluster.placement_watch import PlacementWatch
@@ -85,6 +86,7 @@ class GatewayReplica:
         self._answers = app.state.answers
         self._answers.start()  # answers that a dead gateway left are gone on with, asked for or not
         self._server = _server_of(app, drain_seconds, config.limits.max_header_bytes)
+        settle_heap()
         self._serving = asyncio.create_task(self._server.serve([_listen(config.host, config.port)]))
 
     async def check_health(self) -> None:

@@ -10,6 +10,7 @@ from ray import serve
 
 from easel.cluster.config_sections import TelemetrySection
 from easel.cluster.errors import ReplicaLost, SchedulerLost
+from easel.cluster.heap import settle_heap
 from easel.cluster.journal import Journal, JournalSettings
 from easel.cluster.journal_records import Record
 from easel.cluster.journal_writer import JournalWriter
@@ -76,6 +77,7 @@ class WorkerReplica:
             asyncio.create_task(self._report_for_ever()),
             asyncio.create_task(self._renew_for_ever(settings.journal.lease_seconds / _RENEWALS_PER_LEASE)),
         ]
+        settle_heap()
 
     async def generate(self, task: GenerationTask, *, replica_id: str) -> AsyncGenerator[Event, None]:
         """One request's events, the last with a `finish`. Closing cancels.

@@ -13,6 +13,8 @@ from easel.scheduler.request import Request
 from easel.worker.engine import Engine
 from easel.worker.errors import EngineStopped
 
+ENGINE_THREAD = "easel-engine"
+
 
 @dataclass(frozen=True, slots=True)
 class _Submit:
@@ -68,7 +70,7 @@ class EngineThread:
         self._build = build
         self._callbacks = callbacks
         self._inbox: queue.SimpleQueue[_Command | _Stop] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._main, name="easel-engine", daemon=True)
+        self._thread = threading.Thread(target=self._main, name=ENGINE_THREAD, daemon=True)
         self._loaded = threading.Event()
         self._engine: Engine | None = None
         self._digest: ReplicaDigest | None = None
