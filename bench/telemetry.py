@@ -164,10 +164,10 @@ def main() -> None:
     setup = describe_setup(options.model.name, "float32", 1)
     print_setup(console, setup)
     with tempfile.TemporaryDirectory() as folder:
-        sink = ThreadingHTTPServer(("127.0.0.1", 0), _Sink)
+        sink = ThreadingHTTPServer(("127.0.0.1", 0), Sink)
         threading.Thread(target=sink.serve_forever, daemon=True).start()
         collector = f"http://127.0.0.1:{sink.server_port}"
-        sections = {name: _section(collector, ratio, Path(folder) / name) for name, ratio in RATIOS.items()}
+        sections = {name: section_of(collector, ratio, Path(folder) / name) for name, ratio in RATIOS.items()}
         starts = {
             name: partial(Variant.start, options.model, section)
             for name, section in {OFF: None, **sections}.items()
@@ -177,7 +177,8 @@ def main() -> None:
     _report(console, options.out, setup, measured)
 
 
-def _section(collector: str, ratio: float, folder: Path) -> TelemetrySection:
+def section_of(collector: str, ratio: float, folder: Path) -> TelemetrySection:
+    """Everything on."""
     return TelemetrySection(
         otlp_endpoint=collector,
         sample_ratio=ratio,
@@ -228,7 +229,7 @@ def _report(console: Console, out: Path, setup: Setup, measured: dict[str, dict[
     write_json(out, setup, {name: as_medians(rows) for name, rows in found.items()})
 
 
-class _Sink(BaseHTTPRequestHandler):
+class Sink(BaseHTTPRequestHandler):
     """A collector that keeps nothing."""
 
     protocol_version = "HTTP/1.1"
