@@ -12,8 +12,6 @@ import pytest
 
 from tests.repository import ROOT
 
-pytestmark = pytest.mark.xdist_group("site")  # conftest builds it
-
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href", "use": "href"}
 DRAWINGS = sorted((ROOT / "docs" / "images").glob("*.svg"))
 

@@ -6,13 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from playwright.sync_api import Browser, expect
 from starlette.staticfiles import StaticFiles
 
 from tests.browser import DESK, PATIENCE, PHONE, Visit, chromium, serving
-
-pytestmark = pytest.mark.xdist_group("site")  # conftest builds it
 
 
 @contextmanager

@@ -15,6 +15,7 @@ async function start() {
   byId("model").textContent = `${model.model} · ${model.family} · blocks of ${model.block_length}`;
   const keyed = setUpKeys(model.asks_for_keys);
   new Playground(model, keyed);
+  byId("run").disabled = false; // before, the form would have gone to the server, and what was typed been lost
   const cluster = new ClusterView(keyed);
   const route = () => show(cluster);
   addEventListener("hashchange", route);

@@ -46,7 +46,6 @@ export class Playground {
     this.#listen();
     this.#layout();
     this.#type(byId("prompt").value || EXAMPLES[0].prompt); // somebody may have typed already
-    this.#busy(false);
   }
 
   #listen() {
